@@ -1,0 +1,41 @@
+# Everything runs from a fresh clone: each target first prepares .venv by itself.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python,\
+	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+VENV := .venv
+READY := $(VENV)/.ready
+IN_VENV := PYTHONPATH=src $(VENV)/bin/python
+
+.PHONY: help setup demo run test lint format clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Create .venv with everything the demo and the tests need
+
+$(READY): requirements.txt requirements-dev.txt src/standalone/environment.py
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install it or set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) src/standalone/environment.py $(VENV) requirements-dev.txt
+	@touch $@
+
+demo: $(READY)  ## Archive three local relays and prove it complete (KEEP=1 leaves it running)
+	@$(IN_VENV) -m standalone.demo $(if $(KEEP),--keep)
+
+run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C
+	@$(IN_VENV) -m standalone.run
+
+test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARGS="-k name")
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(READY)  ## Check style and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+format: $(READY)  ## Rewrite the code in the house style
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+clean:  ## Remove .venv, caches and the standalone suite's files (the data of `make run` too)
+	rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
