@@ -13,6 +13,7 @@
     │   └── ConnectFailed        no WebSocket could be opened
     ├── MessageMalformed         a relay sent a frame that is no message
     ├── EventRefused             a relay sent something that is no valid event
+    ├── AggregatorFailed         an HTTP aggregator gave no list of relays
     └── ServiceError             a service cannot go on
         ├── PortTaken            its health check port is in use
         ├── ComponentMissing     a program or service it needs is absent
@@ -95,6 +96,22 @@ class EventRefused(BigBrotrError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"event refused ({reason}){': ' + detail if detail else ''}")
         self.reason = reason
+
+
+class AggregatorFailed(BigBrotrError):
+    """An HTTP aggregator gave no usable list of relays; `reason` is a short token for counting.
+
+    `retry_after` is the number of seconds that it asked to be left alone, if it did.
+    """
+
+    def __init__(
+        self, reason: str, url: str, detail: str = "", *, retry_after: int | None = None
+    ) -> None:
+        super().__init__(f"no relays from {url} ({reason}){': ' + detail if detail else ''}")
+        self.reason = reason
+        self.url = url
+        self.detail = detail
+        self.retry_after = retry_after
 
 
 class ServiceError(BigBrotrError):
