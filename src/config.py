@@ -1,0 +1,339 @@
+"""The settings of every service, read once from the environment into frozen values.
+
+The loaders raise ConfigError, one line that names the variable, and warn of what is odd but
+possible. Every secret can also be given as a file, by the variable `<NAME>_FILE`.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypedDict
+from urllib.parse import urlsplit
+
+from nostr_tools import to_hex, validate_keypair
+
+import constants
+from config_types import (
+    DatabaseConfig,
+    FinderConfig,
+    InitializerConfig,
+    KeypairConfig,
+    MonitorConfig,
+    RolePasswords,
+    ServiceConfig,
+    SynchronizerConfig,
+    TorConfig,
+)
+from constants import LOG_WARNING
+from errors import ConfigError
+from logging_config import fields
+from settings import Settings
+
+__all__ = [
+    "DatabaseConfig",
+    "FinderConfig",
+    "InitializerConfig",
+    "KeypairConfig",
+    "MonitorConfig",
+    "RolePasswords",
+    "ServiceConfig",
+    "SynchronizerConfig",
+    "TorConfig",
+    "load_finder_config",
+    "load_initializer_config",
+    "load_monitor_config",
+    "load_priority_synchronizer_config",
+    "load_synchronizer_config",
+]
+
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+DEFAULT_AGGREGATOR_URLS: Final = (
+    "https://api.nostr.watch/v1/online",
+    "https://api.nostr.watch/v2/relays?format=simple&limit=200",
+)
+
+# The synchronizer sets these itself, from its windows.
+_WINDOW_KEYS: Final = ("since", "until", "limit")
+
+logger = logging.getLogger(__name__)
+
+
+def load_monitor_config(environ: Mapping[str, str] = os.environ) -> MonitorConfig:
+    """The monitor's settings; raises ConfigError."""
+    own = Settings(environ, "MONITOR_")
+    return MonitorConfig(
+        **_service(environ, own),
+        frequency_hour=_positive(own, "FREQUENCY_HOUR", 8),
+        num_cores=_cores(own),
+        chunk_size=_count(own, "CHUNK_SIZE", 50),
+        requests_per_core=_count(own, "REQUESTS_PER_CORE", 10),
+        request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
+    )
+
+
+def load_synchronizer_config(environ: Mapping[str, str] = os.environ) -> SynchronizerConfig:
+    """The synchronizer's settings; raises ConfigError."""
+    return _synchronizer(environ, Settings(environ, "SYNCHRONIZER_"))
+
+
+def load_priority_synchronizer_config(
+    environ: Mapping[str, str] = os.environ,
+) -> SynchronizerConfig:
+    """The same for the priority synchronizer: each `PRIORITY_SYNCHRONIZER_*` that has a value
+    overrides its `SYNCHRONIZER_*`. Raises ConfigError."""
+    shared = Settings(environ, "SYNCHRONIZER_")
+    return _synchronizer(environ, Settings(environ, "PRIORITY_SYNCHRONIZER_", shared))
+
+
+def load_finder_config(environ: Mapping[str, str] = os.environ) -> FinderConfig:
+    """The finder's settings; raises ConfigError."""
+    own = Settings(environ, "FINDER_")
+    return FinderConfig(
+        **_service(environ, own),
+        frequency_hour=_positive(own, "FREQUENCY_HOUR", 8),
+        request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
+        aggregator_urls=_aggregators(own),
+    )
+
+
+def load_initializer_config(environ: Mapping[str, str] = os.environ) -> InitializerConfig:
+    """The initializer's settings; raises ConfigError."""
+    common = Settings(environ)
+    database = _database(common)
+    return InitializerConfig(
+        database=database,
+        owner=_owner(common, database),
+        role_passwords=RolePasswords(
+            writer=common.optional_secret("POSTGRES_WRITER_PASSWORD"),
+            reader=common.optional_secret("POSTGRES_READER_PASSWORD"),
+            pgbouncer_auth=common.optional_secret("PGBOUNCER_AUTH_PASSWORD"),
+        ),
+        seed_relays_path=Path(common.text("SEED_RELAYS_PATH", "seed_relays.txt")),
+        allow_private_relays=common.flag("ALLOW_PRIVATE_RELAYS", False),
+        log_level=common.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+    )
+
+
+class _Common(TypedDict):
+    database: DatabaseConfig
+    tor: TorConfig | None
+    keypair: KeypairConfig | None
+    health_check_port: int
+    log_level: str
+    allow_private_relays: bool
+    loop_interval_minutes: float
+
+
+def _service(environ: Mapping[str, str], own: Settings) -> _Common:
+    common = Settings(environ)
+    return {
+        "database": _database(common, own),
+        "tor": _tor(common),
+        "keypair": _keypair(common),
+        "health_check_port": _health_check_port(common),
+        "log_level": common.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+        "allow_private_relays": common.flag("ALLOW_PRIVATE_RELAYS", False),
+        "loop_interval_minutes": _positive(own, "LOOP_INTERVAL_MINUTES", 15),
+    }
+
+
+def _synchronizer(environ: Mapping[str, str], own: Settings) -> SynchronizerConfig:
+    start = _not_negative(own, "START_TIMESTAMP", 0)
+    stop = own.integer("STOP_TIMESTAMP", -1)
+    if stop != -1 and stop < start:
+        raise ConfigError(
+            f"{own.name('STOP_TIMESTAMP')} is {stop}: give -1, or a time not before "
+            f"{own.name('START_TIMESTAMP')} ({start})"
+        )
+    return SynchronizerConfig(
+        **_service(environ, own),
+        num_cores=_cores(own),
+        requests_per_core=_count(own, "REQUESTS_PER_CORE", 10),
+        request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
+        start_timestamp=start,
+        stop_timestamp=stop,
+        lag_seconds=_not_negative(own, "LAG_SECONDS", constants.SECONDS_PER_DAY),
+        event_filter=_event_filter(own),
+        priority_relays_path=_priority_relays(own),
+        relay_metadata_threshold_hours=_count(own, "RELAY_METADATA_THRESHOLD_HOURS", 12),
+        batch_size=_count(own, "BATCH_SIZE", 500),
+    )
+
+
+def _database(common: Settings, own: Settings | None = None) -> DatabaseConfig:
+    # The initializer has no variables of its own for the pool.
+    own = own or Settings({})
+    minimum = _count(own, "DB_MIN_POOL", constants.DB_POOL_MIN_SIZE_PER_WORKER)
+    maximum = _count(own, "DB_MAX_POOL", constants.DB_POOL_MAX_SIZE_PER_WORKER)
+    if minimum > maximum:
+        raise ConfigError(
+            f"{own.name('DB_MIN_POOL')} is {minimum}: give at most "
+            f"{own.name('DB_MAX_POOL')} ({maximum})"
+        )
+    return DatabaseConfig(
+        host=common.text("POSTGRES_HOST"),
+        port=_port(common, "POSTGRES_PORT", 6432),
+        user=common.text("POSTGRES_USER"),
+        password=common.secret("POSTGRES_PASSWORD"),
+        dbname=common.text("POSTGRES_DB", "bigbrotr"),
+        min_pool=minimum,
+        max_pool=maximum,
+        command_timeout=_positive(own, "DB_COMMAND_TIMEOUT", constants.DB_COMMAND_TIMEOUT),
+    )
+
+
+def _owner(common: Settings, database: DatabaseConfig) -> DatabaseConfig | None:
+    password = common.optional_secret("POSTGRES_OWNER_PASSWORD")
+    if password is None:
+        if common.given("POSTGRES_OWNER_USER"):
+            raise ConfigError(
+                "POSTGRES_OWNER_USER is set without POSTGRES_OWNER_PASSWORD: give both, or none"
+            )
+        return None
+    return DatabaseConfig(
+        host=common.text("POSTGRES_DIRECT_HOST", database.host),
+        port=_port(common, "POSTGRES_DIRECT_PORT", 5432),
+        user=common.text("POSTGRES_OWNER_USER", "admin"),
+        password=password,
+        dbname=database.dbname,
+    )
+
+
+def _tor(common: Settings) -> TorConfig | None:
+    if not common.given("TORPROXY_HOST"):
+        return None
+    return TorConfig(common.text("TORPROXY_HOST"), _port(common, "TORPROXY_PORT", 9050))
+
+
+def _keypair(common: Settings) -> KeypairConfig | None:
+    secret = common.optional_secret("SECRET_KEY")
+    if secret is None and not common.given("PUBLIC_KEY"):
+        return None
+    if secret is None or not common.given("PUBLIC_KEY"):
+        missing = "SECRET_KEY" if secret is None else "PUBLIC_KEY"
+        raise ConfigError(f"{missing} is missing: give SECRET_KEY and PUBLIC_KEY, or neither")
+    secret, public = _hex_key(secret), _hex_key(common.text("PUBLIC_KEY"))
+    if not validate_keypair(secret, public):
+        raise ConfigError(
+            "PUBLIC_KEY is not the public key of SECRET_KEY: give a pair, "
+            "each as 64 hex digits or as nsec and npub"
+        )
+    return KeypairConfig(secret, public)
+
+
+def _hex_key(key: str) -> str:
+    """A key in hex; a malformed one becomes "", which fails the check of the pair."""
+    if not key.lower().startswith(("nsec1", "npub1")):
+        return key.lower()
+    try:
+        return to_hex(key.lower()).lower()
+    except Exception:  # the library raises bare exceptions, with the key in their text
+        return ""
+
+
+def _event_filter(own: Settings) -> dict[str, Any]:
+    name = own.name("EVENT_FILTER")
+    try:
+        raw = json.loads(own.text("EVENT_FILTER", "{}"))
+    except ValueError as error:
+        raise ConfigError(f"{name} is not JSON ({error}): give a NIP-01 filter, or {{}}") from error
+    if type(raw) is not dict:
+        raise ConfigError(f"{name} is not a JSON object: give a NIP-01 filter, or {{}}")
+    from nostr.filters import clean_filter
+
+    try:
+        cleaned, unknown = clean_filter(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    dropped = (*unknown, *(key for key in _WINDOW_KEYS if key in cleaned))
+    if dropped:
+        logger.warning(
+            f"{LOG_WARNING} {fields('filter_keys_ignored', variable=name, keys=','.join(dropped))}"
+        )
+    return {key: value for key, value in cleaned.items() if key not in _WINDOW_KEYS}
+
+
+def _priority_relays(own: Settings) -> Path:
+    """The path of the priority list; an absent file is created, empty but for a comment."""
+    path = Path(own.text("PRIORITY_RELAYS_PATH", "priority_relays.txt"))
+    if path.exists():
+        return path
+    try:
+        path.write_text("# Relays of the priority synchronizer, one URL a line.\n")
+        outcome = "created_empty"
+    except OSError as error:
+        outcome = f"cannot be created: {error.strerror}"
+    variable = own.name("PRIORITY_RELAYS_PATH")
+    logger.warning(
+        f"{LOG_WARNING} "
+        f"{fields('priority_list_missing', variable=variable, path=path, outcome=outcome)}"
+    )
+    return path
+
+
+def _aggregators(own: Settings) -> tuple[str, ...]:
+    raw = own.environ.get("FINDER_AGGREGATOR_URLS")
+    if raw is None:
+        return DEFAULT_AGGREGATOR_URLS
+    urls = tuple(raw.replace(",", " ").split())
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"FINDER_AGGREGATOR_URLS holds {url[:100]!r}: give http(s) URLs "
+                "separated by commas, or nothing for no aggregator"
+            )
+    return urls
+
+
+def _cores(own: Settings) -> int:
+    wanted = _count(own, "NUM_CORES", 2)
+    available = len(os.sched_getaffinity(0))
+    if wanted > available:
+        name = own.name("NUM_CORES")
+        logger.warning(
+            f"{LOG_WARNING} "
+            f"{fields('more_workers_than_cores', variable=name, workers=wanted, cores=available)}"
+        )
+    return wanted
+
+
+def _health_check_port(common: Settings) -> int:
+    port = common.integer("HEALTH_CHECK_PORT", constants.HEALTH_CHECK_PORT)
+    return _validate_port(port, "HEALTH_CHECK_PORT") if port else 0
+
+
+def _port(settings: Settings, key: str, default: int) -> int:
+    return _validate_port(settings.integer(key, default), settings.name(key))
+
+
+def _count(settings: Settings, key: str, default: int) -> int:
+    value = settings.integer(key, default)
+    _validate_positive(value, settings.name(key))
+    return value
+
+
+def _positive(settings: Settings, key: str, default: float) -> float:
+    value = settings.decimal(key, default)
+    _validate_positive(value, settings.name(key))
+    return value
+
+
+def _not_negative(settings: Settings, key: str, default: int) -> int:
+    value = settings.integer(key, default)
+    if value < 0:
+        raise ConfigError(f"{settings.name(key)} is {value}: give 0 or more")
+    return value
+
+
+def _validate_port(port: int, name: str) -> int:
+    if not 1 <= port <= 65_535:
+        raise ConfigError(f"{name} is {port}: give a port from 1 to 65535")
+    return port
+
+
+def _validate_positive(value: float, name: str) -> None:
+    if not value > 0:
+        raise ConfigError(f"{name} is {value:g}: give a number above 0")
