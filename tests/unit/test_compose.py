@@ -1,0 +1,369 @@
+"""The compose file, the Dockerfiles and what they are built from, as text: no engine is needed."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, Any] = COMPOSE["services"]
+PYTHON_SERVICES = ("initializer", "finder", "monitor", "synchronizer", "priority_synchronizer")
+# Copies of these can run beside each other, so they have no fixed name.
+SCALABLE = ("finder", "monitor", "synchronizer", "priority_synchronizer")
+SECRETS = {
+    "POSTGRES_PASSWORD",
+    "POSTGRES_WRITER_PASSWORD",
+    "POSTGRES_READER_PASSWORD",
+    "PGBOUNCER_AUTH_PASSWORD",
+    "PGBOUNCER_ADMIN_PASSWORD",
+    "PGADMIN_DEFAULT_PASSWORD",
+    "SECRET_KEY",
+}
+VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:?[-?])([^}]*))?\}")
+
+
+def resolved(text: object) -> str:
+    """`text` with every variable at its default, `$$` unescaped."""
+    return VARIABLE.sub(lambda match: match[3] or "", str(text)).replace("$$", "$")
+
+
+def passed_on() -> set[str]:
+    """Variables without a value in an `environment`: they come from .env, when it sets them."""
+    return {
+        name
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if value is None
+    }
+
+
+def used_variables() -> set[str]:
+    return {match[1] for match in VARIABLE.finditer(TEXT)} | passed_on()
+
+
+def dockerfile(service: str) -> str:
+    return (ROOT / f"Dockerfile.{service}").read_text()
+
+
+def test_services_are_those_of_the_specification() -> None:
+    assert set(SERVICES) == {"database", "pgbouncer", "torproxy", "pgadmin", *PYTHON_SERVICES}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_container_is_locked_down(name: str) -> None:
+    service = SERVICES[name]
+    uid = service["user"].split(":")[0]
+    assert uid.isdecimal()
+    assert int(uid) > 0
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["init"] is True
+    assert "privileged" not in service
+    assert "network_mode" not in service
+    if name == "pgadmin":  # its image writes beside its code, and its Python has the capability
+        assert service["read_only"] is False
+        assert service["cap_add"] == ["NET_BIND_SERVICE"]
+    else:
+        assert service["read_only"] is True
+        assert "cap_add" not in service
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_container_is_limited_and_watched(name: str) -> None:
+    service = SERVICES[name]
+    limits = service["deploy"]["resources"]["limits"]
+    assert re.fullmatch(r"\d+m", resolved(limits["memory"]))
+    assert limits["pids"] > 0
+    # A quota and not `cpus`, which the engine refuses on a host with fewer processors.
+    assert int(resolved(service["cpu_quota"])) >= service["cpu_period"] == 100_000
+    assert service["logging"]["options"].keys() >= {"max-size", "max-file"}
+    if name == "initializer":
+        assert service["restart"] == "no"
+        assert service["healthcheck"] == {"disable": True}
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+
+
+@pytest.mark.parametrize(
+    ("name", "cpus", "memory"),
+    [
+        ("database", 4, 4096),
+        ("monitor", 6, 4096),
+        ("synchronizer", 6, 4096),
+        ("priority_synchronizer", 6, 4096),
+    ],
+)
+def test_default_limits_are_those_of_the_specification(name: str, cpus: int, memory: int) -> None:
+    service = SERVICES[name]
+    assert int(resolved(service["cpu_quota"])) == cpus * service["cpu_period"]
+    resources = service["deploy"]["resources"]
+    assert resolved(resources["limits"]["memory"]) == f"{memory}m"
+    assert resources["reservations"]["memory"] == "512m"
+
+
+def test_ports_are_those_of_the_specification_on_loopback() -> None:
+    published = {
+        name: [resolved(port) for port in service["ports"]]
+        for name, service in SERVICES.items()
+        if "ports" in service
+    }
+    assert published == {
+        "database": ["127.0.0.1:5432:5432"],
+        "pgbouncer": ["127.0.0.1:6432:6432"],
+        "pgadmin": ["127.0.0.1:8080:8080"],
+        "monitor": ["127.0.0.1:8081:8080"],
+        "synchronizer": ["127.0.0.1:8082:8080"],
+        "priority_synchronizer": ["127.0.0.1:8083:8080"],
+        "finder": ["127.0.0.1:8084:8080"],
+    }
+
+
+def test_names_are_fixed_where_one_container_runs() -> None:
+    for name, service in SERVICES.items():
+        expected = None if name in SCALABLE else f"bigbrotr_{name}"
+        assert service.get("container_name") == expected, name
+
+
+def test_start_order() -> None:
+    def waits_for(name: str) -> dict[str, str]:
+        needs = SERVICES[name].get("depends_on", {})
+        return {other: needed["condition"] for other, needed in needs.items()}
+
+    healthy, done = "service_healthy", "service_completed_successfully"
+    assert waits_for("database") == waits_for("torproxy") == {}
+    assert waits_for("initializer") == {"database": healthy}
+    assert waits_for("pgbouncer") == {"database": healthy, "initializer": done}
+    for name in SCALABLE:
+        assert waits_for(name) == {
+            "initializer": done,
+            "pgbouncer": healthy,
+            "torproxy": "service_started",
+        }
+
+
+def test_tor_and_the_database_share_no_network() -> None:
+    assert set(SERVICES["torproxy"]["networks"]).isdisjoint(SERVICES["database"]["networks"])
+
+
+def test_services_write_as_the_writer_through_pgbouncer() -> None:
+    for name in SCALABLE:
+        environment = SERVICES[name]["environment"]
+        assert environment["POSTGRES_HOST"] == "pgbouncer"
+        assert environment["POSTGRES_USER"] == "bigbrotr_writer"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_secrets_reach_only_who_needs_them(name: str) -> None:
+    needed = {
+        "database": {"POSTGRES_PASSWORD"},
+        "pgbouncer": {"PGBOUNCER_AUTH_PASSWORD", "PGBOUNCER_ADMIN_PASSWORD"},
+        "torproxy": set(),
+        "initializer": {
+            "POSTGRES_PASSWORD",
+            "POSTGRES_WRITER_PASSWORD",
+            "POSTGRES_READER_PASSWORD",
+            "PGBOUNCER_AUTH_PASSWORD",
+        },
+        "pgadmin": {"PGADMIN_DEFAULT_PASSWORD"},
+    }.get(name, {"POSTGRES_WRITER_PASSWORD", "SECRET_KEY"})
+    service = SERVICES[name]
+    handed = {match[1] for match in VARIABLE.finditer(json.dumps(service))}
+    handed |= {key for key, value in service.get("environment", {}).items() if value is None}
+    assert handed & SECRETS == needed
+    assert "env_file" not in service
+
+
+def test_no_secret_has_a_default_and_the_needed_ones_are_demanded() -> None:
+    for match in VARIABLE.finditer(TEXT):
+        if match[1] in SECRETS - {"PGADMIN_DEFAULT_PASSWORD"}:
+            assert match[2] == ":?", match[0]
+        if match[1] == "PGADMIN_DEFAULT_PASSWORD":  # its image refuses an empty one
+            assert not match[3]
+
+
+def test_every_variable_is_in_env_example() -> None:
+    known = set(re.findall(r"^#?\s*(\w+)=", (ROOT / "env.example").read_text(), re.MULTILINE))
+    assert used_variables() - known == set()
+
+
+def test_variables_of_the_services_are_all_passed_on() -> None:
+    """No setting of env.example stops at the host."""
+    known = set(re.findall(r"^#?\s*(\w+)=", (ROOT / "env.example").read_text(), re.MULTILINE))
+    own = {name for name in known if name.split("_")[0] in ("FINDER", "MONITOR", "SYNCHRONIZER")}
+    handled = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    assert own - handled - used_variables() == set()
+    for name in own & passed_on():
+        if name.startswith("SYNCHRONIZER_"):
+            assert f"PRIORITY_{name}" in passed_on()
+
+
+def test_an_override_of_the_priority_synchronizer_reaches_it() -> None:
+    shared = {name for name in passed_on() if name.startswith("SYNCHRONIZER_")}
+    environment = SERVICES["priority_synchronizer"]["environment"]
+    assert shared
+    assert {f"PRIORITY_{name}" for name in shared} <= set(environment)
+
+
+def start_database(directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs the database's entrypoint with a stand-in for the image's that prints its arguments."""
+    image_entrypoint = directory / "docker-entrypoint.sh"
+    image_entrypoint.write_text('#!/bin/sh\necho "$@"\n')
+    image_entrypoint.chmod(0o755)
+    command = [part.replace("$$", "$") for part in SERVICES["database"]["entrypoint"]]
+    path = f"{directory}:/usr/bin:/bin"
+    return subprocess.run(
+        command, env={"PATH": path, **environ}, capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "shared_buffers", "cache"),
+    [("4096", "1024MB", "3072MB"), ("65536", f"{16 * 1024}MB", f"{48 * 1024}MB")],
+)
+def test_database_is_sized_by_its_memory(
+    tmp_path: Path, memory: str, shared_buffers: str, cache: str
+) -> None:
+    started = start_database(tmp_path, POSTGRES_PASSWORD="right", DATABASE_MEMORY_MB=memory)
+    assert started.returncode == 0, started.stderr
+    arguments = started.stdout.split()
+    assert arguments[0] == "postgres"
+    assert f"shared_buffers={shared_buffers}" in arguments
+    assert f"effective_cache_size={cache}" in arguments
+    assert "config_file=/etc/postgresql/postgresql.conf" in arguments
+
+
+def test_database_refuses_the_placeholder(tmp_path: Path) -> None:
+    refused = start_database(tmp_path, POSTGRES_PASSWORD="CHANGE_ME", DATABASE_MEMORY_MB="4096")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("POSTGRES_PASSWORD still has the placeholder")
+
+
+def start_pgbouncer(directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs PgBouncer's entrypoint with `directory` for its tmpfs; prints what it hands on."""
+    script = (ROOT / "pgbouncer/entrypoint.sh").read_text()
+    entrypoint = directory / "entrypoint.sh"
+    entrypoint.write_text(script.replace("/run/pgbouncer", str(directory)))
+    return subprocess.run(
+        ["sh", entrypoint, "env"],
+        env={"PATH": "/usr/bin:/bin", **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_pgbouncer_writes_its_secrets_for_itself_alone(tmp_path: Path) -> None:
+    (tmp_path / "admin").write_text('ad"min\n')
+    started = start_pgbouncer(
+        tmp_path,
+        PGBOUNCER_AUTH_PASSWORD="a:b\\c$d",
+        PGBOUNCER_ADMIN_PASSWORD_FILE=str(tmp_path / "admin"),
+        POSTGRES_HOST="db",
+        POSTGRES_DB="archive",
+    )
+    assert started.returncode == 0, started.stderr
+    userlist = tmp_path / "userlist.txt"
+    assert userlist.read_text() == ('"pgbouncer_auth" "a:b\\c$d"\n"pgbouncer_admin" "ad""min"\n')
+    assert userlist.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "pgpass").read_text().endswith(":archive:pgbouncer_auth:a\\:b\\\\c$d\n")
+    assert "archive = host=db port=5432 dbname=archive" in (tmp_path / "databases.ini").read_text()
+    assert "PGBOUNCER_AUTH_PASSWORD=" not in started.stdout  # not in PgBouncer's own environment
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("", "PGBOUNCER_AUTH_PASSWORD is empty"), ("change_me_1", "still has the placeholder")],
+)
+def test_pgbouncer_refuses_empty_and_placeholder_passwords(
+    tmp_path: Path, value: str, message: str
+) -> None:
+    refused = start_pgbouncer(
+        tmp_path, PGBOUNCER_AUTH_PASSWORD=value, PGBOUNCER_ADMIN_PASSWORD="right"
+    )
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert refused.stdout == ""
+
+
+def test_common_part_of_the_dockerfiles_is_the_same() -> None:
+    end = "# ---- this service"
+    common = {dockerfile(name).split(end)[0] for name in PYTHON_SERVICES}
+    assert len(common) == 1
+    assert "# ---- the same in all five Dockerfiles" in common.pop()
+
+
+@pytest.mark.parametrize("name", PYTHON_SERVICES)
+def test_dockerfile(name: str) -> None:
+    text = dockerfile(name)
+    instructions = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert text.count("\nFROM ${PYTHON_IMAGE}") == 2
+    assert "USER 1000:1000" in instructions
+    assert instructions[-1] == f'CMD ["python", "src/{name}.py"]'
+    assert ("HEALTHCHECK" in text) == (name != "initializer")
+    assert SERVICES[name]["build"] == {"context": ".", "dockerfile": f"Dockerfile.{name}"}
+    assert (ROOT / f"src/{name}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*(f"Dockerfile.{name}" for name in PYTHON_SERVICES), "pgbouncer/Dockerfile"],
+)
+def test_dockerfile_builds_on_an_old_buildkit(path: str) -> None:
+    text = (ROOT / path).read_text()
+    for newer in ("# syntax", "--link", "<<EOF", "--start-interval"):
+        assert newer not in text
+
+
+def test_what_the_images_copy_is_in_the_context() -> None:
+    let_in = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        source.rstrip("/")
+        for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile("monitor"), re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    assert copied == let_in
+    assert ".env" not in let_in
+
+
+def test_no_service_needs_what_the_images_leave_out() -> None:
+    sources = [path for path in (ROOT / "src").rglob("*.py") if "standalone" not in path.parts]
+    assert sources
+    for path in sources:
+        assert not re.search(r"^\s*(from|import) standalone\b", path.read_text(), re.MULTILINE), (
+            path
+        )
+
+
+def test_pgbouncer_settings_are_those_of_the_specification() -> None:
+    text = (ROOT / "pgbouncer/pgbouncer.ini").read_text()
+    settings = dict(re.findall(r"^(\w+) = (.*)$", text, re.MULTILINE))
+    assert settings["pool_mode"] == "transaction"
+    assert settings["auth_type"] == "scram-sha-256"
+    assert settings["auth_user"] == "pgbouncer_auth"
+    assert settings["admin_users"] == "pgbouncer_admin"
+    assert settings["max_client_conn"] == "1000"
+    assert settings["default_pool_size"] == "25"
+    assert settings["server_idle_timeout"] == "600"
+    assert settings["server_lifetime"] == "3600"
+    assert SERVICES["pgbouncer"]["ulimits"]["nofile"] > 1000 + 300
+
+
+def test_function_that_pgbouncer_asks_is_created() -> None:
+    text = (ROOT / "pgbouncer/pgbouncer.ini").read_text()
+    called = re.search(r"^auth_query = .* FROM ([\w.]+)\(\$1\)$", text, re.MULTILINE)
+    assert called
+    schema = "\n".join(path.read_text() for path in sorted((ROOT / "init").glob("*.sql")))
+    assert re.search(rf"CREATE (OR REPLACE )?FUNCTION {re.escape(called[1])}\b", schema)
