@@ -1,0 +1,56 @@
+"""Which relays one cycle checks, and in which order. Pure."""
+
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from nostr.urls import RelayUrl
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a cycle does.
+
+    Attributes:
+        relays: what to check, in order.
+        resting: due by age, but dead and left alone for now.
+        skipped_tor: due, but on the Tor network, which cannot be reached now.
+    """
+
+    relays: tuple[RelayUrl, ...]
+    resting: int
+    skipped_tor: int
+
+
+def make_plan(
+    due: Sequence[RelayUrl],
+    rechecks: Iterable[RelayUrl],
+    resting: Collection[str],
+    *,
+    tor: bool,
+) -> Plan:
+    """The plan for the relays that are due by age and those to be asked again early.
+
+    Relays to be asked again come first: they are few, and were alive a moment ago. The order of
+    the rest is kept, except that relays of one host are spread out.
+    """
+    wanted = dict.fromkeys(rechecks)
+    wanted.update((relay, None) for relay in due if relay.url not in resting)
+    reachable = [relay for relay in wanted if tor or relay.network != "tor"]
+    return Plan(
+        relays=tuple(_spread(reachable)),
+        resting=sum(relay.url in resting for relay in due),
+        skipped_tor=len(wanted) - len(reachable),
+    )
+
+
+def _spread(relays: Iterable[RelayUrl]) -> Iterator[RelayUrl]:
+    """First one relay of every host, then a second one of every host that has it, and so on."""
+    hosts: defaultdict[str, deque[RelayUrl]] = defaultdict(deque)
+    for relay in relays:
+        hosts[relay.host].append(relay)
+    while hosts:
+        for host in tuple(hosts):
+            yield hosts[host].popleft()
+            if not hosts[host]:
+                del hosts[host]
