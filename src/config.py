@@ -29,6 +29,7 @@ from config_types import (
 from constants import LOG_WARNING
 from errors import ConfigError
 from logging_config import fields
+from nostr.filters import clean_filter
 from settings import Settings
 
 __all__ = [
@@ -241,8 +242,6 @@ def _event_filter(own: Settings) -> dict[str, Any]:
         raise ConfigError(f"{name} is not JSON ({error}): give a NIP-01 filter, or {{}}") from error
     if type(raw) is not dict:
         raise ConfigError(f"{name} is not a JSON object: give a NIP-01 filter, or {{}}")
-    from nostr.filters import clean_filter
-
     try:
         cleaned, unknown = clean_filter(raw)
     except ConfigError as error:
