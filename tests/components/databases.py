@@ -1,0 +1,202 @@
+"""One PostgreSQL and one PgBouncer for the test session, a fresh migrated database per test."""
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+
+from standalone.pgbouncer import PgBouncer, start_pgbouncer
+from standalone.postgres import Postgres, start_postgres
+
+T = TypeVar("T")
+
+OWNER = "admin"
+TEMPLATE = "migrated"
+INIT = Path(__file__).parents[2] / "init"
+
+# Speed over durability: this cluster lives as long as the test session.
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "shared_buffers": "128MB",
+    "max_connections": "250",
+    "max_wal_size": "2GB",
+    "log_min_messages": "warning",
+}
+_PGBOUNCER_SETTINGS = {"server_idle_timeout": "10", "server_login_retry": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A migrated, empty archive: `host`, `port` lead through PgBouncer, `direct_*` do not."""
+
+    dbname: str
+    host: str
+    port: int
+    direct_host: str
+    direct_port: int
+    owner_user: str
+    owner_password: str
+    writer_user: str
+    writer_password: str
+    reader_user: str
+    reader_password: str
+    pgbouncer_auth_password: str
+
+    def environment(self) -> dict[str, str]:
+        """The variables of a service that writes to this archive."""
+        return {
+            "POSTGRES_HOST": self.host,
+            "POSTGRES_PORT": str(self.port),
+            "POSTGRES_USER": self.writer_user,
+            "POSTGRES_PASSWORD": self.writer_password,
+            "POSTGRES_DB": self.dbname,
+        }
+
+    def owner_environment(self) -> dict[str, str]:
+        """The further variables of the initializer, which migrates and sets passwords."""
+        return {
+            "POSTGRES_DIRECT_HOST": self.direct_host,
+            "POSTGRES_DIRECT_PORT": str(self.direct_port),
+            "POSTGRES_OWNER_USER": self.owner_user,
+            "POSTGRES_OWNER_PASSWORD": self.owner_password,
+            "POSTGRES_WRITER_PASSWORD": self.writer_password,
+            "POSTGRES_READER_PASSWORD": self.reader_password,
+            "PGBOUNCER_AUTH_PASSWORD": self.pgbouncer_auth_password,
+        }
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The session's PostgreSQL and PgBouncer, and the passwords of its roles."""
+
+    folder: Path
+    postgres: Postgres
+    pgbouncer: PgBouncer
+    passwords: dict[str, str]
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def create_database(self, *, migrated: bool = True) -> Database:
+        """A fresh database; without `migrated` it has no table at all."""
+        name = f"archive_{next(self._numbers)}"
+        template = TEMPLATE if migrated else "template0"
+        self.administer(f"CREATE DATABASE {name} TEMPLATE {template}")
+        if migrated:
+            # Privileges on a database are not copied with its template.
+            self.administer(
+                f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+                f"GRANT CONNECT ON DATABASE {name} "
+                "TO bigbrotr_writer, bigbrotr_reader, pgbouncer_auth",
+            )
+        return self.database(name)
+
+    def database(self, name: str) -> Database:
+        """How to reach the database `name`."""
+        return Database(
+            dbname=name,
+            host="127.0.0.1",
+            port=self.pgbouncer.port,
+            direct_host="127.0.0.1",
+            direct_port=self.postgres.port,
+            owner_user=OWNER,
+            owner_password=self.postgres.password,
+            writer_user="bigbrotr_writer",
+            writer_password=self.passwords["bigbrotr_writer"],
+            reader_user="bigbrotr_reader",
+            reader_password=self.passwords["bigbrotr_reader"],
+            pgbouncer_auth_password=self.passwords["pgbouncer_auth"],
+        )
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database and whatever is still connected to it."""
+        self.administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def administer(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements one by one as the owner, over a direct connection."""
+
+        async def work() -> None:
+            connection = await self.connect(database)
+            try:
+                for statement in statements:
+                    await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        run_apart(work)
+
+    async def connect(self, database: str = "postgres") -> asyncpg.Connection:
+        """A direct connection of the owner."""
+        return await asyncpg.connect(
+            host="127.0.0.1",
+            port=self.postgres.port,
+            user=OWNER,
+            password=self.postgres.password,
+            database=database,
+        )
+
+    def stop(self) -> None:
+        self.pgbouncer.stop()
+        self.postgres.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run_apart(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine in an event loop of its own, also from where one is running."""
+
+    async def main() -> T:
+        return await work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(main())).result()
+
+
+def start_cluster() -> Cluster:
+    """Start both servers and prepare the migrated template."""
+    # Not below pytest's own temporary directory: PostgreSQL's user may not enter that.
+    folder = Path(tempfile.mkdtemp(prefix="bigbrotr-tests-"))
+    folder.chmod(0o755)
+    passwords = {
+        role: secrets.token_hex(12)
+        for role in (OWNER, "bigbrotr_writer", "bigbrotr_reader", "pgbouncer_auth")
+    }
+    postgres = start_postgres(
+        folder / "postgresql",
+        OWNER,
+        passwords[OWNER],
+        _SETTINGS,
+        log=folder / "postgresql.log",
+    )
+    try:
+        pgbouncer = start_pgbouncer(
+            folder / "pgbouncer",
+            postgres,
+            passwords["pgbouncer_auth"],
+            log=folder / "pgbouncer.log",
+            settings=_PGBOUNCER_SETTINGS,
+        )
+    except BaseException:
+        postgres.stop()
+        raise
+    cluster = Cluster(folder, postgres, pgbouncer, passwords)
+    try:
+        cluster.administer(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+        cluster.administer(
+            *(file.read_text() for file in sorted(INIT.glob("*.sql"))), database=TEMPLATE
+        )
+        cluster.administer(
+            *(f"ALTER ROLE {role} PASSWORD '{passwords[role]}'" for role in passwords)
+        )
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
