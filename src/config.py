@@ -278,13 +278,20 @@ def _aggregators(own: Settings) -> tuple[str, ...]:
         return DEFAULT_AGGREGATOR_URLS
     urls = tuple(raw.replace(",", " ").split())
     for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_http_url(url):
             raise ConfigError(
                 f"FINDER_AGGREGATOR_URLS holds {url[:100]!r}: give http(s) URLs "
                 "separated by commas, or nothing for no aggregator"
             )
     return urls
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _cores(own: Settings) -> int:
