@@ -1,0 +1,96 @@
+"""Opening a WebSocket to a relay: which scheme to try, how long, and when to try the other."""
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass
+
+import aiohttp
+
+from errors import ConnectFailed
+from nostr.messages import Ok as OkReply
+from nostr.pages import EndKind, Page, PageEnd
+from nostr.transport import Transport, failure_kind, open_transport, speaks_no_tls
+from nostr.urls import RelayUrl
+from nostr.websocket import CLOSE_SECONDS, RelayConnection
+
+__all__ = ["Dialer", "EndKind", "OkReply", "Page", "PageEnd", "RelayConnection"]
+
+DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_DEFLATE_WINDOW_BITS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """How to reach relays. Times in seconds; `connect_timeout` bounds name lookup, TCP, TLS and
+    upgrade together. `trust` replaces the system's certificate authorities."""
+
+    socks5_url: str | None
+    allow_private: bool
+    connect_timeout: float
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    trust: ssl.SSLContext | None = None
+
+    def transport(self, url: RelayUrl) -> Transport:
+        """An HTTP session that reaches this relay and nothing it must not; raises ConnectFailed."""
+        return open_transport(
+            url,
+            socks5_url=self.socks5_url,
+            allow_private=self.allow_private,
+            timeout=self.connect_timeout,
+            trust=self.trust,
+        )
+
+    async def connect(self, url: RelayUrl, *, prefer_scheme: str | None = None) -> RelayConnection:
+        """Opens a WebSocket: wss first (ws first for .onion), and ws only where the peer speaks
+        no TLS at all, never after a certificate error. `prefer_scheme` is what worked before.
+
+        Raises ConnectFailed with one of the kinds of nostr.transport.failure_kind, "no-tor" or
+        "address-refused".
+        """
+        first = prefer_scheme or ("ws" if url.network == "tor" else "wss")
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                try:
+                    return await self._open(url, first)
+                except ConnectFailed as failed:
+                    if not _may_try_other(first, failed.kind):
+                        raise
+                    try:
+                        return await self._open(url, "ws" if first == "wss" else "wss")
+                    except ConnectFailed:
+                        raise failed from None
+        except TimeoutError:
+            raise ConnectFailed(
+                "timeout", url.url, f"no WebSocket within {self.connect_timeout:g} s"
+            ) from None
+
+    async def _open(self, url: RelayUrl, scheme: str) -> RelayConnection:
+        transport = self.transport(url)
+        started = time.monotonic()
+        try:
+            websocket = await transport.session.ws_connect(
+                url.websocket(scheme),
+                autoping=True,
+                compress=_DEFLATE_WINDOW_BITS,
+                decode_text=False,
+                max_msg_size=self.max_message_bytes,
+                timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=CLOSE_SECONDS),
+            )
+        except BaseException as error:
+            await transport.close()
+            if isinstance(error, TimeoutError) or not isinstance(error, Exception):
+                raise
+            kind, detail = failure_kind(error)
+            raise ConnectFailed(kind, url.url, detail) from error
+        return RelayConnection(url, scheme, _milliseconds_since(started), websocket, transport)
+
+
+def _may_try_other(scheme: str, kind: str) -> bool:
+    if scheme == "wss":
+        return speaks_no_tls(kind)
+    return kind in ("refused", "reset", "closed", "http-status", "not-websocket", "protocol")
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

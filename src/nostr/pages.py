@@ -1,0 +1,88 @@
+"""Pages: what one REQ brought, and how it ended."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+
+DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+
+
+class EndKind(StrEnum):
+    """How a page ended. Only EOSE says anything about what the relay holds."""
+
+    EOSE = "eose"
+    CLOSED = "closed"  # the relay refused or ended the subscription
+    TIMEOUT = "timeout"  # nothing came for the idle time
+    DISCONNECTED = "disconnected"
+    OVERFLOW = "overflow"  # more events or bytes came than the page may hold
+
+
+@dataclass(frozen=True, slots=True)
+class PageEnd:
+    """The end of a page. `hint` is NIP-67's ("finish", "more" or ""); `prefix` and `text` are
+    those of CLOSED, and `text` otherwise says what is known about the end (the last NOTICE for
+    a timeout, the close code for a disconnection)."""
+
+    kind: EndKind
+    hint: str = ""
+    prefix: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one REQ brought: decoded event objects in the order of their arrival, not checked.
+    `malformed` counts frames in the meantime that were no messages; `received_bytes` counts the
+    text of the page's events."""
+
+    end: PageEnd
+    events: tuple[object, ...]
+    malformed: int
+    received_bytes: int
+
+
+class PageCollector:
+    """Gathers a page while the connection reads. One idle timer serves the whole page: when it
+    fires too early it is set again for the rest of the time."""
+
+    def __init__(self, *, idle_timeout: float, max_events: int, max_bytes: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle_timeout = idle_timeout
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._events: list[object] = []
+        self._received_bytes = 0
+        self._last_heard = self._loop.time()
+        self._timer = self._loop.call_later(idle_timeout, self._check_idle)
+        self._ended: asyncio.Future[PageEnd] = self._loop.create_future()
+        self.malformed = 0
+        self.last_notice = ""
+
+    def add(self, event: object, size: int) -> None:
+        if len(self._events) >= self._max_events or self._received_bytes + size > self._max_bytes:
+            self.end(PageEnd(EndKind.OVERFLOW))
+        if self._ended.done():
+            return
+        self._last_heard = self._loop.time()
+        self._received_bytes += size
+        self._events.append(event)
+
+    def end(self, end: PageEnd) -> None:
+        """Ends the page; whatever comes later is too late."""
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    async def page(self) -> Page:
+        """Waits for the end."""
+        try:
+            end = await self._ended
+        finally:
+            self._timer.cancel()
+        return Page(end, tuple(self._events), self.malformed, self._received_bytes)
+
+    def _check_idle(self) -> None:
+        rest = self._last_heard + self._idle_timeout - self._loop.time()
+        if rest <= 0:
+            self.end(PageEnd(EndKind.TIMEOUT, text=self.last_notice))
+        else:
+            self._timer = self._loop.call_later(rest, self._check_idle)

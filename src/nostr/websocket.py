@@ -1,0 +1,275 @@
+"""One open WebSocket to one relay: many pages at once, and no trust in what comes back."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+from aiohttp import ClientWebSocketResponse, WSMsgType
+
+from errors import MessageMalformed
+from nostr import messages
+from nostr.keys import sign_challenge
+from nostr.messages import Ok as OkReply
+from nostr.pages import DEFAULT_MAX_BYTES, EndKind, Page, PageCollector, PageEnd
+from nostr.transport import Transport
+from nostr.urls import RelayUrl
+
+CLOSE_SECONDS = 2.0
+MAX_STRAY_BYTES = 64 * 1024 * 1024  # a relay that sends more than this unasked is left
+_KEPT_NOTICES = 8
+_NOTICE_LENGTH = 500
+
+T = TypeVar("T")
+
+
+class RelayConnection:
+    """An open WebSocket; an async context manager. Nothing that a relay sends makes a method
+    raise: pages say how they ended, the other methods return None or False.
+
+    `scheme` is "wss" or "ws", `rtt_open` the milliseconds that opening took, `challenge` the
+    latest AUTH challenge (NIP-42). `malformed` counts frames that were no messages, `stray`
+    events that nobody asked for.
+    """
+
+    def __init__(
+        self,
+        url: RelayUrl,
+        scheme: str,
+        rtt_open: int,
+        websocket: ClientWebSocketResponse[Any],
+        transport: Transport,
+    ) -> None:
+        self.url = url
+        self.scheme = scheme
+        self.rtt_open = rtt_open
+        self.challenge: str | None = None
+        self.malformed = 0
+        self.stray = 0
+        self._stray_bytes = 0
+        self._websocket = websocket
+        self._transport = transport
+        self._notices: deque[str] = deque(maxlen=_KEPT_NOTICES)
+        self._names = count(1)
+        self._pages: dict[str, PageCollector] = {}
+        self._replies: dict[str, asyncio.Future[OkReply | None]] = {}
+        self._counts: dict[str, asyncio.Future[int | None]] = {}
+        self._challenged = asyncio.Event()
+        self._end: PageEnd | None = None
+        self._background: set[asyncio.Task[bool]] = set()
+        self._reader = asyncio.create_task(self._read(), name=f"read {url.url}")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the WebSocket has ended, from either side."""
+        return self._end is not None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The last few NOTICE texts."""
+        return tuple(self._notices)
+
+    async def page(
+        self,
+        flt: Mapping[str, Any],
+        *,
+        idle_timeout: float,
+        max_events: int,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Page:
+        """One REQ until it ends. `idle_timeout` (seconds) is the longest silence, not the total.
+
+        Sends CLOSE unless the relay ended the subscription itself.
+        """
+        collector = PageCollector(
+            idle_timeout=idle_timeout, max_events=max_events, max_bytes=max_bytes
+        )
+        name = self._new_name()
+        self._pages[name] = collector
+        try:
+            if not await self._send(messages.encode_req(name, flt), idle_timeout):
+                collector.end(self._end or PageEnd(EndKind.TIMEOUT, text="REQ could not be sent"))
+            page = await collector.page()
+        except asyncio.CancelledError:
+            self._send_soon(messages.encode_close(name))
+            raise
+        finally:
+            del self._pages[name]
+        if page.end.kind is not EndKind.CLOSED:
+            self._send_soon(messages.encode_close(name))
+        return page
+
+    async def publish(self, event: Mapping[str, Any], *, timeout: float) -> OkReply | None:
+        """Sends an event; the relay's OK, or None when none came in time (seconds)."""
+        return await self._ask_ok(messages.encode_event_message(event), event["id"], timeout)
+
+    async def authenticate(self, secret_key: str, *, timeout: float) -> bool:
+        """Signs in with the latest challenge (NIP-42), waiting for one if none came yet; whether
+        the relay took it within the time (seconds)."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._challenged.wait()
+        except TimeoutError:
+            return False
+        assert self.challenge is not None
+        event = sign_challenge(secret_key, self.url.websocket(self.scheme), self.challenge)
+        reply = await self._ask_ok(messages.encode_auth(event), event["id"], timeout)
+        return reply is not None and reply.accepted
+
+    async def count(self, flt: Mapping[str, Any], *, timeout: float) -> int | None:
+        """How many events the relay says match (NIP-45), or None when it does not say."""
+        name = self._new_name()
+        return await self._ask(messages.encode_count(name, flt), self._counts, name, timeout)
+
+    async def close(self) -> None:
+        """Closes the WebSocket; gives up on a peer that does not answer within seconds."""
+        try:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout(2 * CLOSE_SECONDS):
+                    await self._websocket.close()
+        finally:
+            for task in self._background:
+                task.cancel()
+            await self._transport.close()
+
+    async def __aenter__(self) -> "RelayConnection":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _new_name(self) -> str:
+        return f"b{next(self._names)}"
+
+    async def _ask_ok(self, message: bytes, event_id: str, timeout: float) -> OkReply | None:
+        return await self._ask(message, self._replies, event_id, timeout)
+
+    async def _ask(
+        self,
+        message: bytes,
+        waiting: dict[str, asyncio.Future[T | None]],
+        key: str,
+        timeout: float,
+    ) -> T | None:
+        answer: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        waiting[key] = answer
+        try:
+            if not await self._send(message, timeout):
+                return None
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            waiting.pop(key, None)
+
+    async def _send(self, message: bytes, timeout: float) -> bool:
+        """Whether the peer's side of the connection took the message in time."""
+        if self.closed:
+            return False
+        try:
+            async with asyncio.timeout(timeout):
+                await self._websocket.send_frame(message, WSMsgType.TEXT)
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return False
+        return True
+
+    def _send_soon(self, message: bytes) -> None:
+        if self.closed:
+            return
+        task = asyncio.create_task(self._send(message, CLOSE_SECONDS))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _read(self) -> None:
+        end = PageEnd(EndKind.DISCONNECTED, text="closed here")
+        try:
+            while self._stray_bytes <= MAX_STRAY_BYTES:
+                frame = await self._websocket.receive()
+                if frame.type is WSMsgType.TEXT:
+                    self._take(frame.data)
+                elif frame.type is WSMsgType.BINARY:
+                    self._count_malformed(len(frame.data))
+                else:
+                    break
+            end = PageEnd(EndKind.DISCONNECTED, text=self._why_closed())
+        finally:
+            self._finish(end)
+
+    def _take(self, frame: bytes) -> None:
+        try:
+            message = messages.decode_message(frame)
+        except MessageMalformed:
+            self._count_malformed(len(frame))
+            return
+        match message:
+            case messages.EventMessage(subscription, event):
+                page = self._pages.get(subscription)
+                if page is None:
+                    self.stray += 1
+                    self._stray_bytes += len(frame)
+                else:
+                    page.add(event, len(frame))
+                return
+            case messages.Eose(subscription, hint):
+                self._end_page(subscription, PageEnd(EndKind.EOSE, hint=hint))
+            case messages.Closed(subscription, prefix, text):
+                end = PageEnd(EndKind.CLOSED, prefix=prefix, text=text)
+                self._end_page(subscription, end)
+                _resolve(self._counts.get(subscription), None)
+            case messages.Notice(text):
+                self._notices.append(text[:_NOTICE_LENGTH])
+                for page in self._pages.values():
+                    page.last_notice = text[:_NOTICE_LENGTH]
+            case messages.Ok():
+                _resolve(self._replies.get(message.event_id), message)
+            case messages.Auth(challenge):
+                self.challenge = challenge
+                self._challenged.set()
+            case messages.Count(subscription, number):
+                _resolve(self._counts.get(subscription), number)
+        self._stray_bytes += len(frame)
+
+    def _end_page(self, subscription: str, end: PageEnd) -> None:
+        if page := self._pages.get(subscription):
+            page.end(end)
+            self._stray_bytes = 0
+
+    def _count_malformed(self, size: int) -> None:
+        self.malformed += 1
+        self._stray_bytes += size
+        for page in self._pages.values():
+            page.malformed += 1
+            break
+
+    def _why_closed(self) -> str:
+        if self._stray_bytes > MAX_STRAY_BYTES:
+            return "left: it sent too much that nobody asked for"
+        error = self._websocket.exception()
+        code = self._websocket.close_code
+        return f"close code {code}" + (f" ({type(error).__name__})" if error else "")
+
+    def _finish(self, end: PageEnd) -> None:
+        self._end = end
+        for page in self._pages.values():
+            page.end(end)
+        for reply in self._replies.values():
+            _resolve(reply, None)
+        for number in self._counts.values():
+            _resolve(number, None)
+
+
+def _resolve(future: asyncio.Future[T] | None, value: T) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)
