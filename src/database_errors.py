@@ -1,0 +1,80 @@
+"""What a database error means: whose fault it is, and whether trying again can help."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from errors import AccessDenied, DatabaseError, DatabaseUnavailable
+
+# Class 28: role or password; 3D000: no such database; 42501: no permission.
+_DENIED = ("28", "3D000", "42501")
+# Class 08: connection lost; 53300: too many; 57P01 to 57P05: the server goes down or starts.
+_UNAVAILABLE = ("08", "53300", "57P0")
+# Deadlock, serialization failure, and a row that was deleted while we referred to it.
+_WORTH_A_RETRY = frozenset({"40P01", "40001", "23503"})
+# Class 22: data exception; 23502 and 23514: NOT NULL and CHECK; class 54: a program limit.
+_ABOUT_A_ROW = ("22", "23502", "23514", "54")
+# PgBouncer answers a client that it refuses with 08P01 and one of these texts.
+_REFUSED_BY_PGBOUNCER = (
+    "SASL authentication failed",
+    "password authentication failed",
+    "no such user",
+    "no such database",
+    "server login failed",
+    "does not exist",
+)
+
+
+def is_worth_a_retry(error: asyncpg.PostgresError) -> bool:
+    """Whether the same transaction may well succeed when it is run again at once."""
+    return error.sqlstate in _WORTH_A_RETRY
+
+
+def is_about_a_row(error: asyncpg.PostgresError) -> bool:
+    """Whether some row of the statement has a value that the table cannot hold."""
+    return str(error.sqlstate).startswith(_ABOUT_A_ROW)
+
+
+@contextmanager
+def clear_errors(target: str) -> Iterator[None]:
+    """Turns what asyncpg raises for an unusable database into AccessDenied or
+    DatabaseUnavailable that name the `target`. Errors of a statement itself pass unchanged."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        meaning = _meaning(error)
+        if meaning is None:
+            raise
+        raise meaning(f"{target}: {_one_line(error)}{_ADVICE[meaning]}") from error
+    except asyncpg.InterfaceError as error:
+        if "clos" not in str(error):
+            raise
+        raise DatabaseUnavailable(f"{target}: {_one_line(error)}") from error
+    except TimeoutError as error:
+        raise DatabaseUnavailable(f"{target}: no answer in time; is the database up?") from error
+    except (ConnectionError, OSError) as error:
+        raise DatabaseUnavailable(
+            f"{target}: {_one_line(error)}; check POSTGRES_HOST, POSTGRES_PORT and that it is up"
+        ) from error
+
+
+def _meaning(error: asyncpg.PostgresError) -> type[DatabaseError] | None:
+    sqlstate = str(error.sqlstate)
+    if sqlstate.startswith(_DENIED):
+        return AccessDenied
+    if sqlstate == "08P01" and any(text in str(error) for text in _REFUSED_BY_PGBOUNCER):
+        return AccessDenied
+    if sqlstate.startswith(_UNAVAILABLE):
+        return DatabaseUnavailable
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_ADVICE: dict[type[DatabaseError], str] = {
+    AccessDenied: "; check POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB",
+    DatabaseUnavailable: "",
+}
