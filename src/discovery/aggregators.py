@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from yarl import URL
 
+from constants import SECONDS_PER_MINUTE
 from discovery.fetch import Fetcher
 from discovery.payload import MAX_URLS_PER_ANSWER, RelayPage, read_page
 from errors import AggregatorFailed, MessageMalformed
@@ -13,6 +14,7 @@ from nostr.events import decode_json
 MAX_PAGES = 250
 # nostr.watch allows 10 requests a second.
 _PAUSE_BETWEEN_PAGES = 0.2
+_FIRST_PAUSE_AFTER_FAILURE = 15 * SECONDS_PER_MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,20 @@ async def _page(fetcher: Fetcher, url: str, offset: int) -> RelayPage:
         beginning = body[:60].decode(errors="replace")
         raise AggregatorFailed("not-json", url, f"it begins with {beginning!r}") from None
     return read_page(document, url)
+
+
+def pause_before_asking_again(
+    failures: int, *, frequency: float, retry_after: int | None, chance: float
+) -> float:
+    """Seconds until an aggregator is asked again. Pure.
+
+    Args:
+        failures: how many times in a row it has failed; 0 after a success.
+        frequency: seconds between two requests to one that works, and the longest pause.
+        retry_after: seconds that it asked to be left alone, None if it did not.
+        chance: random, from 0.0 to 1.0.
+    """
+    if not failures:
+        return frequency
+    pause = min(_FIRST_PAUSE_AFTER_FAILURE * 2.0 ** min(failures - 1, 32), frequency)
+    return max(pause * (0.5 + chance / 2), retry_after or 0)

@@ -31,7 +31,8 @@ _UNREAD = """
     LIMIT $2
 """
 _BATCH = """
-    SELECT kind, tags::text AS tags, CASE WHEN kind = ANY ($2::integer[]) THEN content END AS content
+    SELECT kind, tags::text AS tags,
+           CASE WHEN kind = ANY ($2::integer[]) THEN content END AS content
     FROM events
     WHERE id = ANY ($1::text[])
 """
@@ -72,17 +73,13 @@ async def known_relays(db: BigBrotr) -> list[str]:
     return [row["url"] for row in await db.fetch("SELECT url FROM relays")]
 
 
-async def insert_relays(conn: asyncpg.Connection, relays: Sequence[RelayUrl]) -> int:
-    """Add relays in the caller's transaction; returns how many were new."""
-    if not relays:
-        return 0
-    new: int = await conn.fetchval(
-        _INSERT_RELAYS,
-        [relay.url for relay in relays],
-        [relay.network for relay in relays],
-        int(time.time()),
-    )
-    return new
+async def insert_found(db: BigBrotr, relays: Sequence[RelayUrl]) -> int:
+    """Add relays that the sieve let through; returns how many were new."""
+
+    async def work(conn: asyncpg.Connection) -> int:
+        return await _insert_relays(conn, relays)
+
+    return await db.run_in_transaction(work)
 
 
 async def read_archive(db: BigBrotr, sieve: Sieve, stop: asyncio.Event) -> Harvest:
@@ -106,11 +103,23 @@ async def _read_batch(db: BigBrotr, sieve: Sieve, ids: list[str]) -> tuple[Sifte
     async def work(conn: asyncpg.Connection) -> tuple[Sifted, int]:
         rows = await conn.fetch(_BATCH, ids, list(CONTENT_KINDS))
         sifted = await asyncio.to_thread(_sift, sieve, rows)
-        new = await insert_relays(conn, sifted.fresh)
+        new = await _insert_relays(conn, sifted.fresh)
         await conn.execute(_MARK_READ, ids, int(time.time()))
         return sifted, new
 
     return await db.run_in_transaction(work)
+
+
+async def _insert_relays(conn: asyncpg.Connection, relays: Sequence[RelayUrl]) -> int:
+    if not relays:
+        return 0
+    new: int = await conn.fetchval(
+        _INSERT_RELAYS,
+        [relay.url for relay in relays],
+        [relay.network for relay in relays],
+        int(time.time()),
+    )
+    return new
 
 
 def _sift(sieve: Sieve, rows: Sequence[asyncpg.Record]) -> Sifted:

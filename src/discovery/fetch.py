@@ -2,9 +2,8 @@
 every address on the way checked (a list's server may redirect to the cloud's metadata)."""
 
 import ipaddress
-import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -12,14 +11,15 @@ import aiohttp
 from aiohttp_socks import ProxyConnector, ProxyError
 from yarl import URL
 
-from errors import AddressRefused, AggregatorFailed
+from errors import AggregatorFailed
 from nostr.addresses import GuardedResolver, is_public
+from nostr.transport import USER_AGENT, failure_kind
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_REDIRECTS = 5
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_HEADERS = {"Accept": "application/json", "User-Agent": "BigBrotr"}
+_HEADERS = {"Accept": "application/json", "User-Agent": USER_AGENT}
 _LONGEST_RETRY_AFTER = 7 * 86_400
 
 
@@ -42,8 +42,7 @@ class Fetcher:
 
         Raises:
             AggregatorFailed: "http-<status>", "too-large", "too-many-redirects", "bad-url",
-                "timeout", "dns", "refused", "address-refused", "tls-certificate", "tls",
-                "disconnected", "socks" or "no-tor".
+                "address-refused", "no-tor", or a kind of `nostr.transport.failure_kind`.
         """
         with _failures_named(url):
             address = URL(url)
@@ -78,13 +77,16 @@ async def open_fetcher(
 
     Onion hosts are reached through `socks5_url` only, which also resolves their names.
     """
-    resolver = GuardedResolver(allow_private=allow_private)
-    async with _session(aiohttp.TCPConnector(resolver=resolver), timeout) as direct:
-        if socks5_url is None:
-            yield Fetcher(direct, None, allow_private)
-            return
-        async with _session(ProxyConnector.from_url(socks5_url, rdns=True), timeout) as onion:
-            yield Fetcher(direct, onion, allow_private)
+    async with AsyncExitStack() as stack:
+        resolver = GuardedResolver(allow_private=allow_private)
+        stack.push_async_callback(resolver.close)
+        direct = _session(aiohttp.TCPConnector(resolver=resolver), timeout)
+        await stack.enter_async_context(direct)
+        onion: aiohttp.ClientSession | None = None
+        if socks5_url is not None:
+            onion = _session(ProxyConnector.from_url(socks5_url, rdns=True), timeout)
+            await stack.enter_async_context(onion)
+        yield Fetcher(direct, onion, allow_private)
 
 
 def _session(connector: aiohttp.BaseConnector, timeout: float) -> aiohttp.ClientSession:
@@ -130,27 +132,8 @@ def _failures_named(url: str) -> Iterator[None]:
     """Turns whatever the HTTP client raises into AggregatorFailed with a reason."""
     try:
         yield
-    except TimeoutError as error:
-        raise AggregatorFailed("timeout", url) from error
-    except (aiohttp.ClientError, ProxyError, OSError, ValueError) as error:
-        raise AggregatorFailed(_reason(error), url, str(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefused):
-            return "address-refused"
-        case aiohttp.ClientConnectorDNSError():
-            return "dns"
-        case aiohttp.ClientConnectorCertificateError():
-            return "tls-certificate"
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return "tls"
-        case aiohttp.ClientConnectorError():
-            return "refused"
-        case ProxyError():
-            return "socks"
-        case aiohttp.InvalidURL() | ValueError():
-            return "bad-url"
-        case _:
-            return "disconnected"
+    except ValueError as error:  # aiohttp's InvalidURL is one
+        raise AggregatorFailed("bad-url", url, str(error)) from error
+    except (aiohttp.ClientError, ProxyError, OSError) as error:
+        kind, detail = failure_kind(error)
+        raise AggregatorFailed(kind, url, detail) from error
