@@ -10,7 +10,8 @@
     ├── RelayError               one relay cannot be used
     │   ├── RelayUrlRefused      its URL breaks the URL rules
     │   ├── AddressRefused       its name leads to a non-public address
-    │   └── ConnectFailed        no WebSocket could be opened
+    │   ├── ConnectFailed        no WebSocket could be opened
+    │   └── SyncAbandoned        its synchronization cannot go on for now
     ├── MessageMalformed         a relay sent a frame that is no message
     ├── EventRefused             a relay sent something that is no valid event
     ├── AggregatorFailed         an HTTP aggregator gave no list of relays
@@ -84,6 +85,18 @@ class ConnectFailed(RelayError):
 
     def __reduce__(self) -> tuple[type["ConnectFailed"], tuple[str, str, str]]:
         return type(self), (self.kind, self.url, self.detail)
+
+
+class SyncAbandoned(RelayError):
+    """A relay's synchronization cannot go on for now; `outcome` is a short token for counting."""
+
+    def __init__(self, outcome: str, detail: str = "") -> None:
+        super().__init__(f"synchronization abandoned ({outcome}){': ' + detail if detail else ''}")
+        self.outcome = outcome
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["SyncAbandoned"], tuple[str, str]]:
+        return type(self), (self.outcome, self.detail)
 
 
 class MessageMalformed(BigBrotrError):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from constants import SHUTDOWN_GRACE_SECONDS
+from constants import LOG_ERROR, LOG_SUCCESS, LOG_WARNING, SHUTDOWN_GRACE_SECONDS
 from errors import BigBrotrError, ConfigError, DatabaseError
 from healthcheck import HealthCheckServer
 from logging_config import fields, setup_logging
@@ -89,9 +89,7 @@ def main(
 
 
 class _Shell:
-    def __init__(
-        self, name: str, config: ServiceConfig, service: Service, *, once: bool
-    ) -> None:
+    def __init__(self, name: str, config: ServiceConfig, service: Service, *, once: bool) -> None:
         self._name = name
         self._config = config
         self._service = service
@@ -116,12 +114,12 @@ class _Shell:
             await self._until_stopped(self._service.start())
             return await self._loop()
         except BigBrotrError as error:
-            logger.error(f"❌ {fields('service_failed', error=error)}")
+            logger.error(f"{LOG_ERROR} {fields('service_failed', error=error)}")
             return 1
         finally:
             await self._service.close()
             await health.stop()
-            logger.info(f"✅ {fields('service_stopped', cycles=self._cycles)}")
+            logger.info(f"{LOG_SUCCESS} {fields('service_stopped', cycles=self._cycles)}")
 
     async def _loop(self) -> int:
         retry = _FIRST_RETRY_SECONDS
@@ -144,21 +142,18 @@ class _Shell:
         started = time.monotonic()
         self._cycling = True
         try:
-            report = (
-                await self._until_stopped(self._service.cycle(self._stop))
-                or CycleReport()
-            )
+            report = await self._until_stopped(self._service.cycle(self._stop)) or CycleReport()
         except DatabaseError as error:
-            logger.error(f"❌ {fields('cycle_failed', error=error)}")
+            logger.error(f"{LOG_ERROR} {fields('cycle_failed', error=error)}")
             report = CycleReport(failed=True)
         except Exception as error:
-            logger.exception(f"❌ {fields('cycle_failed', error=error)}")
+            logger.exception(f"{LOG_ERROR} {fields('cycle_failed', error=error)}")
             report = CycleReport(failed=True)
         self._cycling = False
         self._cycles += 1
         self._last_report = report
         seconds = round(time.monotonic() - started, 1)
-        mark = "⚠️" if report.failed else "✅"
+        mark = LOG_WARNING if report.failed else LOG_SUCCESS
         logger.info(f"{mark} {fields('cycle_done', seconds=seconds, **report.counts)}")
         return report
 
@@ -168,7 +163,7 @@ class _Shell:
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            await asyncio.wait((task,), timeout=SHUTDOWN_GRACE_SECONDS)
+            await asyncio.wait((task,), timeout=SHUTDOWN_GRACE_SECONDS / 2)
         stopped.cancel()
         if task.done():
             return task.result()

@@ -95,6 +95,8 @@ class _WorkerLoop(Generic[T, R]):
                     task.cancel()
                 await asyncio.gather(*self._running.values(), return_exceptions=True)
         except Exception as error:
+            if not isinstance(error, BigBrotrError):
+                logger.exception(fields("worker_failed"))
             self._send(_OpenFailed(_portable(error)))
 
     def _receive(self, handle: Handler[T, R]) -> None:
@@ -107,9 +109,7 @@ class _WorkerLoop(Generic[T, R]):
     def _obey(self, order: _Do[T] | _Cancel | _Stop, handle: Handler[T, R]) -> None:
         match order:
             case _Do(number, task):
-                self._running[number] = asyncio.create_task(
-                    self._work(number, task, handle)
-                )
+                self._running[number] = asyncio.create_task(self._work(number, task, handle))
             case _Cancel(number) if number in self._running:
                 self._running[number].cancel()
             case _Stop():
@@ -212,15 +212,15 @@ class WorkerPool(Generic[T, R]):
     @property
     def process_ids(self) -> list[int]:
         """The process ids of the living workers."""
-        return [
-            worker.process.pid
-            for worker in self._workers
-            if worker.process.pid is not None
-        ]
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
-    async def __aenter__(self) -> "WorkerPool[T, R]":
+    async def open(self) -> None:
+        """Start the worker processes; tasks wait until one of them is ready."""
         for _ in range(self._processes):
             self._spawn()
+
+    async def __aenter__(self) -> "WorkerPool[T, R]":
+        await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -247,7 +247,7 @@ class WorkerPool(Generic[T, R]):
             self._send(worker, _Cancel(number))
             raise
 
-    async def close(self, grace: float = SHUTDOWN_GRACE_SECONDS) -> None:
+    async def close(self, grace: float = SHUTDOWN_GRACE_SECONDS / 2) -> None:
         """Cancel what still runs, let the workers clean up for `grace` seconds, end them."""
         self._closing = True
         for respawn in self._respawns:
@@ -257,10 +257,7 @@ class WorkerPool(Generic[T, R]):
         for worker in workers:
             self._send(worker, _Stop())
         deadline = loop.time() + grace
-        while (
-            any(worker.process.is_alive() for worker in workers)
-            and loop.time() < deadline
-        ):
+        while any(worker.process.is_alive() for worker in workers) and loop.time() < deadline:
             await asyncio.sleep(0.02)
         for worker in workers:
             loop.remove_reader(worker.pipe.fileno())
@@ -271,17 +268,11 @@ class WorkerPool(Generic[T, R]):
 
     async def _free_worker(self) -> _Worker[R]:
         def free() -> list[_Worker[R]]:
-            return [
-                w
-                for w in self._workers
-                if w.ready and len(w.pending) < self._concurrency
-            ]
+            return [w for w in self._workers if w.ready and len(w.pending) < self._concurrency]
 
         async with self._changed:
             while not (candidates := free()):
-                if self._open_error is not None and not any(
-                    w.ready for w in self._workers
-                ):
+                if self._open_error is not None and not any(w.ready for w in self._workers):
                     raise self._open_error
                 await self._changed.wait()
             return min(candidates, key=lambda worker: len(worker.pending))
@@ -307,9 +298,7 @@ class WorkerPool(Generic[T, R]):
             self._bury(worker)
         self._announce()
 
-    def _take(
-        self, worker: _Worker[R], answer: _Opened | _OpenFailed | _Done[R] | _Failed
-    ) -> None:
+    def _take(self, worker: _Worker[R], answer: _Opened | _OpenFailed | _Done[R] | _Failed) -> None:
         match answer:
             case _Opened():
                 worker.ready = True
@@ -331,13 +320,9 @@ class WorkerPool(Generic[T, R]):
         self._workers.remove(worker)
         worker.process.join(timeout=1)
         logger.warning(
-            fields(
-                "worker_died", pid=worker.process.pid, exit_code=worker.process.exitcode
-            )
+            fields("worker_died", pid=worker.process.pid, exit_code=worker.process.exitcode)
         )
-        self._fail_pending(
-            worker, WorkerDied(f"worker process {worker.process.pid} ended")
-        )
+        self._fail_pending(worker, WorkerDied(f"worker process {worker.process.pid} ended"))
         worker.pipe.close()
         respawn = asyncio.create_task(self._respawn())
         self._respawns.add(respawn)

@@ -1,0 +1,157 @@
+"""Asking one relay until it answers (async shell around `response`)."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from errors import ConnectFailed, SyncAbandoned
+from nostr.connection import Dialer, EndKind, Page, PageEnd, RelayConnection
+from nostr.urls import RelayUrl
+from sync.page_check import CheckedPage, PageChecker
+from sync.relay_model import RelayModel
+from sync.response import Action, respond
+
+# A page that trickles in for this many idle timeouts is not worth waiting for.
+_PAGE_IDLE_TIMEOUTS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How a relay is asked.
+
+    Attributes:
+        page_limit: events asked for a page (`limit`).
+        idle_timeout: seconds without a message after which a page is given up.
+        budget_seconds: a session ends after so long, to go on in the next cycle.
+        secret_key: hex; signs NIP-42 authentication. None: relays that want it are left.
+    """
+
+    page_limit: int = 500
+    idle_timeout: float = 20.0
+    budget_seconds: float = 3_600.0
+    secret_key: str | None = None
+
+    @property
+    def max_page_events(self) -> int:
+        """Events after which a page without an end is given up."""
+        return max(20 * self.page_limit, 10_000)
+
+
+class Asker:
+    """One relay's connection, opened again as needed and shared by all lanes of a session.
+
+    Attributes:
+        model: what is known of the relay; what is learnt of its connection is added here.
+        requests: REQs sent so far.
+    """
+
+    def __init__(
+        self,
+        relay: RelayUrl,
+        dialer: Dialer,
+        checker: PageChecker,
+        settings: SessionSettings,
+        model: RelayModel,
+    ) -> None:
+        self._relay = relay
+        self._dialer = dialer
+        self._checker = checker
+        self._settings = settings
+        self._deadline = time.monotonic() + settings.budget_seconds
+        self._connection: RelayConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._signed_in_on: RelayConnection | None = None
+        self._signing_in = asyncio.Lock()
+        self.model = model
+        self.requests = 0
+
+    async def connect(self) -> RelayConnection:
+        """The open connection, opened now if there is none.
+
+        Raises SyncAbandoned("connect-<kind>").
+        """
+        async with self._connecting:
+            if self._connection is None or self._connection.closed:
+                await self.close()
+                try:
+                    self._connection = await self._dialer.connect(
+                        self._relay, prefer_scheme=self.model.scheme
+                    )
+                except ConnectFailed as error:
+                    raise SyncAbandoned(f"connect-{error.kind}", error.detail) from error
+                self.model = replace(self.model, scheme=self._connection.scheme)
+            return self._connection
+
+    async def close(self) -> None:
+        """Close the connection, if one is open."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def ask(
+        self, flt: Mapping[str, Any], keep: Callable[[CheckedPage], Awaitable[None]]
+    ) -> CheckedPage | None:
+        """The relay's answer to a filter, or None if the filter's window must be narrowed.
+
+        Args:
+            flt: the filter of the REQ.
+            keep: called with every page that is no answer: its events are worth keeping.
+
+        Raises:
+            SyncAbandoned: the relay cannot or will not answer, or the session's time is over.
+        """
+        for tries in itertools.count():
+            if time.monotonic() > self._deadline:
+                raise SyncAbandoned("paused")
+            connection = await self.connect()
+            self.requests += 1
+            page = await self._fetch(connection, flt)
+            checked = await self._checker.check(page, flt)
+            response = respond(
+                page.end, tries, can_authenticate=self._settings.secret_key is not None
+            )
+            if response.action is Action.TAKE:
+                return checked
+            await keep(checked)
+            match response.action:
+                case Action.NARROW:
+                    break
+                case Action.GIVE_UP:
+                    raise SyncAbandoned(response.outcome, page.end.text)
+                case Action.AUTHENTICATE:
+                    await self._sign_in(connection)
+                case Action.ASK_AGAIN:
+                    await self._wait_out(page.end, response.pause)
+        return None
+
+    async def _fetch(self, connection: RelayConnection, flt: Mapping[str, Any]) -> Page:
+        idle = self._settings.idle_timeout
+        try:
+            async with asyncio.timeout(idle * _PAGE_IDLE_TIMEOUTS):
+                return await connection.page(
+                    flt, idle_timeout=idle, max_events=self._settings.max_page_events
+                )
+        except TimeoutError:
+            end = PageEnd(EndKind.TIMEOUT, text="the page trickled in without an end")
+            return Page(end, (), 0, 0)
+
+    async def _sign_in(self, connection: RelayConnection) -> None:
+        async with self._signing_in:
+            if self._signed_in_on is connection:
+                return  # another lane has done it
+            accepted = await connection.authenticate(
+                self._settings.secret_key or "", timeout=self._settings.idle_timeout
+            )
+            if not accepted:
+                raise SyncAbandoned("auth-required", "the relay did not accept our key")
+            self._signed_in_on = connection
+            self.model = replace(self.model, needs_auth=True)
+
+    async def _wait_out(self, end: PageEnd, pause: float) -> None:
+        if end.kind is not EndKind.DISCONNECTED:
+            # It may have been too much at once: one request at a time from the next session on.
+            self.model = replace(self.model, lanes=1)
+        await asyncio.sleep(random.uniform(pause / 2, pause))

@@ -1,0 +1,108 @@
+"""What is asked of a relay, and what its answer says as far as proofs go (pure)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+from nostr.connection import PageEnd
+from nostr.events import SignedEvent
+from sync.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One REQ to come: always with since, until and limit (some relays answer less with none).
+
+    Attributes:
+        window: the seconds asked for.
+        limit: the most events asked for.
+        refinement: filter keys added to the synchronizer's own filter, to split a second.
+    """
+
+    window: Window
+    limit: int
+    refinement: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_filter(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The NIP-01 filter of the REQ."""
+        bounds = {"since": self.window.since, "until": self.window.until, "limit": self.limit}
+        return {**base, **self.refinement, **bounds}
+
+
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """One page after its events were checked.
+
+    Attributes:
+        end: how the page ended.
+        events: the events that are valid, match the request and came for the first time on
+            this page, in the order of their arrival.
+        received: everything the relay sent for it, which is what its own cap counts.
+    """
+
+    end: PageEnd
+    events: tuple[SignedEvent, ...]
+    received: int
+
+    def ids(self) -> frozenset[str]:
+        return frozenset(event.id for event in self.events)
+
+
+class Order(StrEnum):
+    """In which order the events of a page came."""
+
+    NEWEST_FIRST = "newest-first"
+    OLDEST_FIRST = "oldest-first"
+    NONE = "none"
+
+
+def order_of(events: Sequence[SignedEvent]) -> Order | None:
+    """The order of a page, or None if all of it lies in one second (every order holds)."""
+    times = [event.created_at for event in events]
+    newest_first = all(a >= b for a, b in pairwise(times))
+    oldest_first = all(a <= b for a, b in pairwise(times))
+    if newest_first and oldest_first:
+        return None
+    if newest_first:
+        return Order.NEWEST_FIRST
+    return Order.OLDEST_FIRST if oldest_first else Order.NONE
+
+
+class Verdict(StrEnum):
+    """What a plan makes of the page that it was shown."""
+
+    CONTINUE = "continue"
+    DONE = "done"
+    TURN = "turn"
+    """The relay sends in the other order: the rest wants a walk the other way."""
+    UNORDERED = "unordered"
+    """The relay sends in no order: nothing that order proved in this session holds."""
+    CONTRADICTION = "contradiction"
+    """The relay withheld events that it had just sent: its answers prove nothing now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saturated:
+    """A second that holds more than the relay sends on one page, and what came of it."""
+
+    second: int
+    events: tuple[SignedEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows from one page.
+
+    Attributes:
+        verdict: how the plan goes on.
+        proven: windows whose every event, as the relay serves it, has now been received.
+        saturated: a second that must be split.
+        near_exclusive: newly learnt: whether the moving bound is left out by the relay.
+    """
+
+    verdict: Verdict
+    proven: tuple[Window, ...] = ()
+    saturated: Saturated | None = None
+    near_exclusive: bool | None = None

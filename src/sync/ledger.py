@@ -1,0 +1,202 @@
+"""The ledger of proofs: which seconds of a relay are archived, which could not be proven.
+
+Per relay and per filter, `sync_coverage.covered` is the set of seconds proven (DESIGN
+section 3). The functions that take a connection run inside the transaction that writes the
+events, so that no second is ever covered without its events.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import orjson
+from asyncpg import Range
+
+from bigbrotr import BigBrotr
+from sync.windows import Window, merge
+
+# A second that could not be split is tried again after a day, then ever more rarely.
+_GAP_RETRY_SECONDS = 86_400
+_GAP_RETRY_MOST = 30
+# Gaps for which asking again soon is pointless; refusals by the relay are not among them.
+UNPROVABLE = ("saturated", "overflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Seconds that could not be proven, and why."""
+
+    window: Window
+    reason: str
+    detail: str = ""
+
+
+async def register_filter(db: BigBrotr, filter_hash: str, flt: Mapping[str, Any]) -> None:
+    """Remember what a filter's hash stands for, for people who read the ledger."""
+    await db.execute(
+        """
+        INSERT INTO sync_filters (filter_hash, filter) VALUES ($1, $2::text::jsonb)
+        ON CONFLICT (filter_hash) DO NOTHING
+        """,
+        filter_hash,
+        orjson.dumps(dict(flt), option=orjson.OPT_SORT_KEYS).decode(),
+    )
+
+
+async def remaining(
+    db: BigBrotr, relay_url: str, filter_hash: str, target: Window, now: int | None = None
+) -> list[Window]:
+    """The seconds of the target still to be asked for, newest first.
+
+    Seconds known to be unprovable are left out until their next try is due.
+    """
+    rows = await db.fetch(
+        """
+        SELECT lower(rest) AS since, upper(rest) - 1 AS until
+        FROM unnest(
+            int8multirange($3::int8range)
+            - coalesce(
+                (SELECT covered FROM sync_coverage
+                 WHERE relay_url = $1 AND filter_hash = $2),
+                '{}')
+            - coalesce(
+                (SELECT range_agg(gap) FROM sync_gaps
+                 WHERE relay_url = $1 AND filter_hash = $2 AND reason = ANY($4::text[])
+                   AND last_tried_at > $5::bigint - $6::bigint * least(attempts, $7::int)),
+                '{}')
+        ) AS rest
+        ORDER BY 1 DESC
+        """,
+        relay_url,
+        filter_hash,
+        _range(target),
+        list(UNPROVABLE),
+        int(time.time()) if now is None else now,
+        _GAP_RETRY_SECONDS,
+        _GAP_RETRY_MOST,
+    )
+    return [Window(row["since"], row["until"]) for row in rows]
+
+
+async def first_unproven(
+    db: BigBrotr, relay_url: str, filter_hash: str, target: Window
+) -> int | None:
+    """The first second of the target that is not proven; None if all of it is."""
+    row = await db.fetchone(
+        """
+        SELECT lower(int8multirange($3::int8range) - coalesce(
+            (SELECT covered FROM sync_coverage WHERE relay_url = $1 AND filter_hash = $2),
+            '{}')) AS since
+        """,
+        relay_url,
+        filter_hash,
+        _range(target),
+    )
+    return None if row is None else row["since"]
+
+
+async def add_proven(
+    connection: asyncpg.Connection,
+    relay_url: str,
+    filter_hash: str,
+    windows: Sequence[Window],
+    target: Window,
+) -> None:
+    """Add proven seconds, and drop the gaps that they close."""
+    ranges = [_range(window) for window in merge(windows)]
+    await connection.execute(
+        """
+        INSERT INTO sync_coverage AS ledger (relay_url, filter_hash, covered, target, updated_at)
+        VALUES ($1, $2, (SELECT coalesce(range_agg(r), '{}') FROM unnest($3::int8range[]) r),
+                $4, $5)
+        ON CONFLICT (relay_url, filter_hash) DO UPDATE
+        SET covered = ledger.covered + excluded.covered,
+            target = range_merge(ledger.target, excluded.target),
+            updated_at = excluded.updated_at
+        """,
+        relay_url,
+        filter_hash,
+        ranges,
+        _range(target),
+        int(time.time()),
+    )
+    if ranges:
+        await connection.execute(
+            """
+            DELETE FROM sync_gaps
+            WHERE relay_url = $1 AND filter_hash = $2
+              AND gap <@ (SELECT covered FROM sync_coverage
+                          WHERE relay_url = $1 AND filter_hash = $2)
+            """,
+            relay_url,
+            filter_hash,
+        )
+
+
+async def retract(
+    connection: asyncpg.Connection, relay_url: str, filter_hash: str, windows: Sequence[Window]
+) -> None:
+    """Take back proofs that a relay has since shown to be worth nothing."""
+    await connection.execute(
+        """
+        UPDATE sync_coverage
+        SET covered = covered
+            - (SELECT coalesce(range_agg(r), '{}') FROM unnest($3::int8range[]) r),
+            updated_at = $4
+        WHERE relay_url = $1 AND filter_hash = $2
+        """,
+        relay_url,
+        filter_hash,
+        [_range(window) for window in merge(windows)],
+        int(time.time()),
+    )
+
+
+async def record_gaps(
+    connection: asyncpg.Connection, relay_url: str, filter_hash: str, gaps: Sequence[Gap]
+) -> None:
+    """Record seconds that could not be proven; known ones count one attempt more."""
+    await connection.executemany(
+        """
+        INSERT INTO sync_gaps AS known
+            (relay_url, filter_hash, gap, reason, detail, first_seen_at, last_tried_at, attempts)
+        VALUES ($1, $2, $3, $4, $5, $6, $6, 1)
+        ON CONFLICT (relay_url, filter_hash, gap, reason) DO UPDATE
+        SET detail = excluded.detail,
+            last_tried_at = excluded.last_tried_at,
+            attempts = known.attempts + 1
+        """,
+        [
+            (relay_url, filter_hash, _range(gap.window), gap.reason, gap.detail, int(time.time()))
+            for gap in gaps
+        ],
+    )
+
+
+async def drop_refusals(connection: asyncpg.Connection, relay_url: str, filter_hash: str) -> None:
+    """Forget what the relay refused at the end of its last session."""
+    await connection.execute(
+        """
+        DELETE FROM sync_gaps
+        WHERE relay_url = $1 AND filter_hash = $2 AND reason <> ALL($3::text[])
+        """,
+        relay_url,
+        filter_hash,
+        list(UNPROVABLE),
+    )
+
+
+async def has_gaps(db: BigBrotr, relay_url: str, filter_hash: str) -> bool:
+    """Whether seconds of this relay are recorded as not provable."""
+    row = await db.fetchone(
+        "SELECT FROM sync_gaps WHERE relay_url = $1 AND filter_hash = $2 LIMIT 1",
+        relay_url,
+        filter_hash,
+    )
+    return row is not None
+
+
+def _range(window: Window) -> Range:
+    return Range(window.since, window.until + 1)

@@ -1,0 +1,88 @@
+"""What has been learnt of a relay (pure).
+
+`RelayModel` outlives the session and chooses requests; it never proves anything.
+`PageSizes` is what this session saw of the relay's cap, and is forgotten with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from sync.facts import Order
+
+# No relay is known to cap pages below this; real ones start at 20.
+SMALLEST_PLAUSIBLE_CAP = 20
+# REQs in flight on one connection, unless a relay is known to bear fewer.
+LANES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RelayModel:
+    """Learnt habits of one relay.
+
+    Attributes:
+        order: the order in which it sends stored events.
+        until_exclusive: it leaves out events at `until`; None: not known yet.
+        since_exclusive: it leaves out events at `since`; None: not known yet.
+        lanes: REQs that it bears at the same time on one connection.
+        scheme: "wss" or "ws", whichever opened last.
+        needs_auth: it served only after NIP-42 authentication.
+    """
+
+    order: Order = Order.NEWEST_FIRST
+    until_exclusive: bool | None = None
+    since_exclusive: bool | None = None
+    lanes: int = LANES
+    scheme: str | None = None
+    needs_auth: bool = False
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "RelayModel":
+        """A stored model; what this version does not know or cannot read is left out."""
+        names = {field.name for field in fields(cls)}
+        known = {name: value for name, value in stored.items() if name in names}
+        try:
+            known["order"] = Order(known.get("order", Order.NEWEST_FIRST))
+            known["lanes"] = max(1, int(known.get("lanes", LANES)))
+        except (TypeError, ValueError):
+            return cls()
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def exclusive(self, order: Order) -> bool | None:
+        """Whether the bound that a walk of this order moves is left out by the relay."""
+        return self.since_exclusive if order is Order.OLDEST_FIRST else self.until_exclusive
+
+    def with_exclusive(self, order: Order, exclusive: bool) -> "RelayModel":
+        if order is Order.OLDEST_FIRST:
+            return replace(self, since_exclusive=exclusive)
+        return replace(self, until_exclusive=exclusive)
+
+
+@dataclass(slots=True)
+class PageSizes:
+    """The sizes of this session's pages, from which alone its cap can be told.
+
+    Attributes:
+        largest: the largest page seen.
+        smallest_cut: the smallest page that is known to have been cut, because the relay gave
+            more for the same window when asked again below it.
+    """
+
+    largest: int = 0
+    smallest_cut: int | None = None
+
+    def saw(self, received: int) -> None:
+        self.largest = max(self.largest, received)
+
+    def saw_cut(self, received: int) -> None:
+        if self.smallest_cut is None or received < self.smallest_cut:
+            self.smallest_cut = received
+
+    def too_small_to_be_cut(self, received: int) -> bool:
+        """Whether a page of this size, with nothing below it, was surely sent whole."""
+        if self.smallest_cut is not None:
+            return received < self.smallest_cut
+        return received < max(self.largest, SMALLEST_PLAUSIBLE_CAP)

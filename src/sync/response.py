@@ -1,0 +1,75 @@
+"""How to respond to the end of a page: one pure decision table.
+
+Only EOSE is an answer. A timeout, CLOSED, NOTICE or disconnect proves nothing; it is met with
+a few patient tries and then with a name for the reason.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from nostr.connection import EndKind, PageEnd
+
+_RATE_LIMIT_PAUSES_SECONDS = (5.0, 15.0, 45.0)
+_RECONNECT_PAUSE_SECONDS = 2.0
+_MOST_TRIES = 3
+
+
+class Action(Enum):
+    """What to do about a page."""
+
+    TAKE = auto()
+    """It is an answer."""
+    ASK_AGAIN = auto()
+    """After the pause; a closed connection is opened again."""
+    AUTHENTICATE = auto()
+    """Sign in (NIP-42), then ask again."""
+    NARROW = auto()
+    """The window holds more than one page may; ask for its halves."""
+    GIVE_UP = auto()
+    """Leave this relay for now, with the outcome as the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An action, the seconds to wait before it, and the outcome to record on giving up."""
+
+    action: Action
+    pause: float = 0.0
+    outcome: str = ""
+
+
+def respond(end: PageEnd, tries: int, *, can_authenticate: bool) -> Response:
+    """What to do after a page.
+
+    Args:
+        end: how the page ended.
+        tries: how often the same request has failed to be answered before.
+        can_authenticate: a key is at hand.
+    """
+    match end.kind:
+        case EndKind.EOSE:
+            return Response(Action.TAKE)
+        case EndKind.OVERFLOW:
+            return Response(Action.NARROW)
+        case EndKind.TIMEOUT if tries < 1:
+            return Response(Action.ASK_AGAIN)
+        case EndKind.TIMEOUT:
+            return Response(Action.GIVE_UP, outcome="timeout")
+        case EndKind.DISCONNECTED if tries < _MOST_TRIES:
+            return Response(Action.ASK_AGAIN, _RECONNECT_PAUSE_SECONDS * tries)
+        case EndKind.DISCONNECTED:
+            return Response(Action.GIVE_UP, outcome="disconnected")
+        case EndKind.CLOSED:
+            return _respond_to_closed(end.prefix, tries, can_authenticate)
+
+
+def _respond_to_closed(prefix: str, tries: int, can_authenticate: bool) -> Response:
+    if prefix == "auth-required":
+        if can_authenticate and tries < _MOST_TRIES:
+            return Response(Action.AUTHENTICATE)
+        return Response(Action.GIVE_UP, outcome="auth-required")
+    if prefix == "rate-limited" and tries < len(_RATE_LIMIT_PAUSES_SECONDS):
+        return Response(Action.ASK_AGAIN, _RATE_LIMIT_PAUSES_SECONDS[tries])
+    if prefix == "error" and tries < 1:
+        return Response(Action.ASK_AGAIN, _RECONNECT_PAUSE_SECONDS)
+    return Response(Action.GIVE_UP, outcome=prefix or "closed")

@@ -1,0 +1,73 @@
+"""What a synchronizer's main process hands to its workers, and the worker's side of it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bigbrotr import BigBrotr
+from config_types import SynchronizerConfig
+from event_rows import known_ids
+from functions import connect_bigbrotr_with_retry
+from nostr.connection import Dialer
+from nostr.urls import RelayUrl
+from sync.asker import SessionSettings
+from sync.page_check import PageChecker
+from sync.relay_model import RelayModel
+from sync.session import RelaySession, SessionReport
+from sync.windows import Window
+
+# libsecp256k1 releases the GIL: one thread checks while another is handed its page.
+_SIGNATURE_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTask:
+    """One relay to synchronize: where, what seconds, and what is known of it."""
+
+    url: str
+    target: Window
+    learnt: Mapping[str, Any]
+
+
+@asynccontextmanager
+async def open_worker(
+    config: SynchronizerConfig,
+) -> AsyncIterator[Callable[[SyncTask], Awaitable[SessionReport]]]:
+    """A worker's database pool, threads and dialer; the value synchronizes one relay."""
+    db = BigBrotr.from_config(config.database)
+    await connect_bigbrotr_with_retry(db)
+    executor = ThreadPoolExecutor(_SIGNATURE_THREADS, thread_name_prefix="signatures")
+    try:
+        yield partial(_synchronize, config, db, PageChecker(partial(known_ids, db), executor))
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        await db.close()
+
+
+async def _synchronize(
+    config: SynchronizerConfig, db: BigBrotr, checker: PageChecker, task: SyncTask
+) -> SessionReport:
+    dialer = Dialer(
+        socks5_url=config.tor.socks5_url if config.tor else None,
+        allow_private=config.allow_private_relays,
+        connect_timeout=config.request_timeout,
+    )
+    settings = SessionSettings(
+        page_limit=config.batch_size,
+        idle_timeout=config.request_timeout,
+        secret_key=config.keypair.secret_key if config.keypair else None,
+    )
+    session = RelaySession(
+        db,
+        dialer,
+        checker,
+        RelayUrl.parse(task.url, allow_private=config.allow_private_relays),
+        config.event_filter,
+        task.target,
+        settings,
+        RelayModel.from_json(task.learnt),
+    )
+    return await session.run()

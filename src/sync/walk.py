@@ -1,0 +1,267 @@
+"""Walking a window page by page in the relay's own order, proving as it goes (pure).
+
+The rules, for a walk from the newest second down (a relay that sends the oldest first is
+walked upward by the same code: time is mirrored, see `_Axis`):
+
+- An ordered page that reaches down to second m proves everything above m, whatever the cap
+  was; m itself may have been cut, so the next request starts at m again.
+- A short page proves no more than a full one. The walk is over only when a request comes
+  back empty, or with NIP-67's `finish`.
+- If asking from m again brings only second m, ask below m. Something there: the relay cut
+  second m, which must be split. Nothing there: m was sent whole if the page was smaller than
+  any page known to be cut, else it must be split too.
+- The request from m must bring m back. If it does not, the relay leaves out its `until`, or
+  it contradicts itself; one more request tells.
+
+Both ends of a window are asked for with a margin of one second, because it is not known in
+advance whether the relay includes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import Any
+
+from nostr.connection import EndKind
+from nostr.events import SignedEvent
+from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, order_of
+from sync.relay_model import PageSizes, RelayModel
+from sync.windows import Window
+
+# Nostr's first events; the time before holds next to nothing and is never split for speed.
+NOSTR_GENESIS = 1_604_188_800
+# A walk is worth sharing between two lanes if this many pages of it seem to be left.
+_PAGES_WORTH_SPLITTING = 4
+# A refined request starts with room for the events known and so many more, enough to look
+# below the second without fetching a full page of what is archived already.
+_PEEK = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Positions grow toward the end where the walk starts: time, or time mirrored."""
+
+    order: Order
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.order is Order.OLDEST_FIRST else 1
+
+    def position(self, second: int) -> int:
+        return self.sign * second
+
+    def ends(self, window: Window) -> tuple[int, int]:
+        """The positions of a window's far and near end."""
+        a, b = self.sign * window.since, self.sign * window.until
+        return min(a, b), max(a, b)
+
+    def window(self, far: int, near: int) -> Window:
+        """The seconds between two positions, cut at the beginning of time."""
+        a, b = self.sign * far, self.sign * near
+        return Window(max(0, min(a, b)), max(0, a, b))
+
+
+class _Phase(Enum):
+    WALK = auto()
+    RECHECK = auto()
+    """The second that should have come back did not: ask one second further out."""
+    BELOW = auto()
+    """Nothing but one second came: ask below it."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """One window being walked; `request` and `judge` alternate until the verdict ends it.
+
+    Attributes:
+        claim: the seconds to prove.
+        order: the order the relay is believed to send in.
+        limit: events asked for a page.
+        sizes: this session's page sizes, shared by its plans.
+        refinement: extra filter keys, when one second is being split.
+        reach: how far beyond the claim's far end requests look (seconds); a refined walk
+            looks far, so that order can prove its one second.
+        expected: events already known to match, for a first page no larger than needed.
+        margin: seconds added at the near end; 0 only where this session has just seen how the
+            relay treats that bound.
+    """
+
+    claim: Window
+    order: Order
+    limit: int
+    sizes: PageSizes
+    refinement: Mapping[str, Any] = field(default_factory=dict)
+    reach: int = 1
+    expected: int | None = None
+    margin: int = 1
+    _axis: _Axis = field(init=False)
+    _near: int = field(init=False)
+    _far: int = field(init=False)
+    _claim_far: int = field(init=False)
+    _phase: _Phase = field(default=_Phase.WALK, init=False)
+    _anchors: frozenset[str] = field(default=frozenset(), init=False)
+    _held: PageFacts | None = field(default=None, init=False)
+    _last_received: int = field(default=0, init=False)
+    _page_limit: int = field(init=False)
+    _shifted: bool = field(default=False, init=False)
+    _walked_events: int = field(default=0, init=False)
+    _walked_from: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._axis = _Axis(self.order)
+        self._claim_far, claim_near = self._axis.ends(self.claim)
+        self._far = self._axis.position(self._bounded(self._claim_far - self.reach))
+        self._near = self._axis.position(self._bounded(claim_near + self.margin))
+        self._walked_from = self._near
+        small = self.limit if self.expected is None else self.expected + _PEEK
+        self._page_limit = min(self.limit, small)
+
+    def request(self, model: RelayModel) -> Request:
+        """The next page to ask for."""
+        near = self._asked_near()
+        self._shifted = model.exclusive(self.order) is True
+        window = self._axis.window(self._far, near + 1 if self._shifted else near)
+        return Request(window, self._page_limit, self.refinement)
+
+    def remaining(self) -> Window | None:
+        """What is still to be proven of the claim."""
+        return next(iter(self._prove(self._far, self._near)), None)
+
+    def judge(self, facts: PageFacts) -> Step:
+        """What the page that answered `request` proves. It must have ended in EOSE."""
+        if facts.end.kind is not EndKind.EOSE:
+            raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
+        if self._page_limit == self.limit:
+            self.sizes.saw(facts.received)
+        inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
+        order = order_of(facts.events)
+        finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
+        if order is Order.NONE and not finished:
+            return Step(Verdict.UNORDERED)
+        if order is not None and order is not self.order and not finished:
+            return Step(Verdict.TURN)
+        if facts.events and not inside:
+            # Only the second added for an exclusive bound came: the relay includes it.
+            return Step(Verdict.CONTINUE, near_exclusive=False)
+        match self._phase:
+            case _Phase.WALK:
+                return self._judge_walk(facts, inside)
+            case _Phase.RECHECK:
+                return self._judge_recheck(facts)
+            case _Phase.BELOW:
+                return self._judge_below(facts, inside)
+
+    def split(self) -> "Walk | None":
+        """Give away the far half of what is left, if it seems to hold several pages."""
+        walked = self._walked_from - self._near
+        left = self.remaining()
+        if self.refinement or left is None or walked <= 0 or self._phase is not _Phase.WALK:
+            return None
+        start = max(left.since, NOSTR_GENESIS)
+        expected = self._walked_events / walked * (left.until - start)
+        if expected < _PAGES_WORTH_SPLITTING * max(self.sizes.largest, 1):
+            return None
+        middle = (start + left.until) // 2
+        older, newer = Window(left.since, middle), Window(middle + 1, left.until)
+        given, kept = (newer, older) if self.order is Order.OLDEST_FIRST else (older, newer)
+        self._claim_far = self._axis.ends(kept)[0]
+        self.claim = kept
+        self._far = self._axis.position(self._bounded(self._claim_far - 1))
+        return Walk(given, self.order, self.limit, self.sizes)
+
+    def _judge_walk(self, facts: PageFacts, inside: list[SignedEvent]) -> Step:
+        at_near = [event for event in inside if self._position(event) == self._near]
+        if self._anchors and not at_near:
+            if self._shifted:
+                return Step(Verdict.CONTRADICTION)
+            self._phase = _Phase.RECHECK
+            return Step(Verdict.CONTINUE)
+        learnt = None if self._shifted or not at_near else False
+        if not inside or facts.end.hint == "finish":
+            return Step(Verdict.DONE, self._prove(self._far, self._near), near_exclusive=learnt)
+        reached = self._position(inside[-1])
+        if self._last_received and (reached < self._near or len(at_near) > len(self._anchors)):
+            self.sizes.saw_cut(self._last_received)
+        if reached == self._near:
+            return self._stuck(facts, at_near, learnt)
+        self._walked_events += len(inside) - len(at_near)
+        return self._advance(reached, facts, inside, learnt)
+
+    def _advance(
+        self, reached: int, facts: PageFacts, inside: list[SignedEvent], learnt: bool | None
+    ) -> Step:
+        proven = self._prove(reached + 1, self._near)
+        self._near = reached
+        self._anchors = frozenset(e.id for e in inside if self._position(e) == reached)
+        # A page that our own small limit cut says nothing about the relay's cap.
+        self._last_received = facts.received if self._page_limit == self.limit else 0
+        verdict = Verdict.DONE if reached < self._claim_far else Verdict.CONTINUE
+        return Step(verdict, proven, near_exclusive=learnt)
+
+    def _stuck(self, facts: PageFacts, at_near: list[SignedEvent], learnt: bool | None) -> Step:
+        if self._page_limit < self.limit:
+            self._page_limit = self.limit
+            return Step(Verdict.CONTINUE, near_exclusive=learnt)
+        if self._near == self._far:
+            return self._settle(facts, at_near, ())
+        self._phase, self._held = _Phase.BELOW, facts
+        return Step(Verdict.CONTINUE, near_exclusive=learnt)
+
+    def _judge_recheck(self, facts: PageFacts) -> Step:
+        self._phase = _Phase.WALK
+        if not any(self._position(event) == self._near for event in facts.events):
+            return Step(Verdict.CONTRADICTION)
+        # Asking one second further out brought the second back: its bound is exclusive. The
+        # page itself may be cut by that extra second, so the request is made again.
+        return Step(Verdict.CONTINUE, near_exclusive=True)
+
+    def _judge_below(self, facts: PageFacts, inside: list[SignedEvent]) -> Step:
+        held, self._held = self._held, None
+        if held is None:
+            raise AssertionError("a request below a second is made only with its page in hand")
+        stuck = [event for event in held.events if self._position(event) == self._near]
+        self._phase = _Phase.WALK
+        self._anchors, self._last_received = frozenset(), 0
+        if not inside:
+            return self._settle(held, stuck, self._prove(self._far, self._near - 1))
+        self.sizes.saw_cut(held.received)
+        saturated = self._saturated(stuck)
+        self._near -= 1
+        step = self._judge_walk(facts, inside)
+        return replace(step, saturated=saturated)
+
+    def _settle(
+        self, held: PageFacts, at_near: list[SignedEvent], proven: tuple[Window, ...]
+    ) -> Step:
+        """The verdict on the last second of the walk, below which there is nothing."""
+        if self.sizes.too_small_to_be_cut(held.received):
+            return Step(Verdict.DONE, proven + self._prove(self._near, self._near))
+        return Step(Verdict.DONE, proven, self._saturated(at_near))
+
+    def _prove(self, far: int, near: int) -> tuple[Window, ...]:
+        """The part of the claim between two positions; the margins are never claimed."""
+        if far > near:
+            return ()
+        proven = self._axis.window(far, near).intersect(self.claim)
+        return () if proven is None else (proven,)
+
+    def _saturated(self, events: list[SignedEvent]) -> Saturated | None:
+        second = self._axis.position(self._near)
+        inside = self.claim.since <= second <= self.claim.until
+        return Saturated(second, tuple(events)) if inside else None
+
+    def _asked_near(self) -> int:
+        match self._phase:
+            case _Phase.WALK:
+                return self._near
+            case _Phase.RECHECK:
+                return self._near + 1
+            case _Phase.BELOW:
+                return self._near - 1
+
+    def _position(self, event: SignedEvent) -> int:
+        return self._axis.position(event.created_at)
+
+    def _bounded(self, position: int) -> int:
+        """The second at a position, not before the beginning of time."""
+        return max(0, self._axis.position(position))
