@@ -5,7 +5,7 @@ import errno
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
 import aiohttp
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError
@@ -88,6 +88,7 @@ def open_transport(
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout),
+        trace_configs=[_no_redirects()],
     )
     return Transport(session, resolver)
 
@@ -123,6 +124,25 @@ def failure_kind(error: BaseException) -> tuple[str, str]:
 def speaks_no_tls(kind: str) -> bool:
     """Whether a failure of a wss attempt shows that nobody speaks TLS at that port."""
     return kind in ("refused", "not-tls", "reset")
+
+
+def _no_redirects() -> aiohttp.TraceConfig:
+    """A redirect could lead to an address that the rules refuse, so none is followed, neither
+    for a document nor (aiohttp would) for an upgrade: it is an HTTP status like any other."""
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(_refuse_redirect)
+    return config
+
+
+async def _refuse_redirect(
+    session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    params: aiohttp.TraceRequestRedirectParams,
+) -> None:
+    params.response.close()
+    raise aiohttp.WSServerHandshakeError(
+        params.response.request_info, (), status=params.response.status, message="redirect"
+    )
 
 
 def _tor_connector(url: RelayUrl, socks5_url: str) -> ProxyConnector:
