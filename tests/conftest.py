@@ -3,16 +3,13 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 
+from bigbrotr import BigBrotr
 from components import relays
 from components.databases import Cluster, Database, start_cluster
 from components.relays import StartRelay
-
-if TYPE_CHECKING:
-    from bigbrotr import BigBrotr
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +37,8 @@ def empty_database(cluster: Cluster) -> Iterator[Database]:
 
 
 @pytest.fixture
-async def db(database: Database) -> AsyncIterator["BigBrotr"]:
+async def db(database: Database) -> AsyncIterator[BigBrotr]:
     """A connected BigBrotr: the services' role, through PgBouncer."""
-    from bigbrotr import BigBrotr
-
     async with BigBrotr(
         database.host,
         database.port,

@@ -186,6 +186,7 @@ def _initialize(
         "--auth=scram-sha-256",
         "--encoding=UTF8",
         "--locale=C.UTF-8",
+        "--data-checksums",
         *([] if durable else ["--no-sync"]),
     ]
     done = subprocess.run(

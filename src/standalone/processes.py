@@ -87,6 +87,13 @@ class Child:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
+    def wait(self, timeout: float) -> int:
+        """Its exit code once it ends; after `timeout` seconds it is stopped."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.stop()
+
     def ask_to_stop(self) -> None:
         """Send its stop signal, without waiting."""
         if self.alive:

@@ -7,12 +7,15 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
 
+from config_types import DatabaseConfig, RolePasswords
+from migrate import migrate
 from standalone.pgbouncer import PgBouncer, start_pgbouncer
 from standalone.postgres import Postgres, start_postgres
 
@@ -20,7 +23,6 @@ T = TypeVar("T")
 
 OWNER = "admin"
 TEMPLATE = "migrated"
-INIT = Path(__file__).parents[2] / "init"
 
 # Speed over durability: this cluster lives as long as the test session.
 _SETTINGS = {
@@ -190,12 +192,19 @@ def start_cluster() -> Cluster:
     cluster = Cluster(folder, postgres, pgbouncer, passwords)
     try:
         cluster.administer(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-        cluster.administer(
-            *(file.read_text() for file in sorted(INIT.glob("*.sql"))), database=TEMPLATE
+        owner = DatabaseConfig(
+            host="127.0.0.1",
+            port=postgres.port,
+            user=OWNER,
+            password=passwords[OWNER],
+            dbname=TEMPLATE,
         )
-        cluster.administer(
-            *(f"ALTER ROLE {role} PASSWORD '{passwords[role]}'" for role in passwords)
+        roles = RolePasswords(
+            writer=passwords["bigbrotr_writer"],
+            reader=passwords["bigbrotr_reader"],
+            pgbouncer_auth=passwords["pgbouncer_auth"],
         )
+        run_apart(partial(migrate, owner, roles))
     except BaseException:
         cluster.stop()
         raise
