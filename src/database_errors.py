@@ -21,7 +21,6 @@ _REFUSED_BY_PGBOUNCER = (
     "password authentication failed",
     "no such user",
     "no such database",
-    "server login failed",
     "does not exist",
 )
 
@@ -52,7 +51,9 @@ def clear_errors(target: str) -> Iterator[None]:
             raise
         raise DatabaseUnavailable(f"{target}: {_one_line(error)}") from error
     except TimeoutError as error:
-        raise DatabaseUnavailable(f"{target}: no answer in time; is the database up?") from error
+        raise DatabaseUnavailable(
+            f"{target}: no answer in time; check that it is up and that POSTGRES_DB exists"
+        ) from error
     except (ConnectionError, OSError) as error:
         raise DatabaseUnavailable(
             f"{target}: {_one_line(error)}; check POSTGRES_HOST, POSTGRES_PORT and that it is up"
