@@ -11,7 +11,7 @@ from typing import Any
 from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict
-from sync.relay_model import PageSizes, RelayModel
+from sync.relay_model import Observations, RelayModel
 from sync.windows import Window, merge
 
 
@@ -28,7 +28,7 @@ class Bisection:
 
     claim: Window
     limit: int
-    sizes: PageSizes
+    seen: Observations
     refinement: Mapping[str, Any] = field(default_factory=dict)
     order: Order = field(default=Order.NONE, init=False)
     _todo: list[Window] = field(init=False)
@@ -57,7 +57,7 @@ class Bisection:
         """What the page that answered `request` proves. It must have ended in EOSE."""
         if facts.end.kind is not EndKind.EOSE:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
-        self.sizes.saw(facts.received)
+        self.seen.saw(facts.received)
         window = self._asking()
         inside = {
             event.id: event
@@ -85,7 +85,7 @@ class Bisection:
         if page.window.seconds > 1:
             self._whole.append(page)
             return Step(Verdict.CONTINUE)
-        if self.sizes.too_small_to_be_cut(page.received):
+        if self.seen.too_small_to_be_cut(page.received):
             return self._next((page.window,))
         return self._next((), Saturated(page.window.since, tuple(page.events.values())))
 
@@ -95,7 +95,7 @@ class Bisection:
             raise AssertionError("the older half is asked for first")
         if whole.events.keys() == older.events.keys() | newer.events.keys():
             return self._next((whole.window,))
-        self.sizes.saw_cut(whole.received)
+        self.seen.saw_cut(whole.received)
         self._todo += [older.window, newer.window]
         return Step(Verdict.CONTINUE)
 

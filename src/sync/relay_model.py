@@ -1,7 +1,7 @@
 """What has been learnt of a relay (pure).
 
 `RelayModel` outlives the session and chooses requests; it never proves anything.
-`PageSizes` is what this session saw of the relay's cap, and is forgotten with it.
+`Observations` are what this session saw with its own eyes, and are forgotten with it.
 """
 
 from collections.abc import Mapping
@@ -62,15 +62,17 @@ class RelayModel:
 
 
 @dataclass(slots=True)
-class PageSizes:
-    """The sizes of this session's pages, from which alone its cap can be told.
+class Observations:
+    """What this session's pages show; proofs may rest on it, unlike on a `RelayModel`.
 
     Attributes:
+        order: the order of a page that held more than one second.
         largest: the largest page seen.
         smallest_cut: the smallest page that is known to have been cut, because the relay gave
             more for the same window when asked again below it.
     """
 
+    order: Order | None = None
     largest: int = 0
     smallest_cut: int | None = None
 

@@ -24,7 +24,7 @@ from sync.facts import Order, Request, Saturated, Verdict
 from sync.ledger import Gap
 from sync.page_check import PageChecker
 from sync.partition import partition
-from sync.relay_model import PageSizes, RelayModel
+from sync.relay_model import Observations, RelayModel
 from sync.walk import Walk
 from sync.windows import Window
 from sync.writer import SessionWriter
@@ -97,7 +97,7 @@ class RelaySession:
         self._lanes = model.lanes
         self._asker = Asker(relay, dialer, checker, settings, model)
         self._writer = SessionWriter(db, relay, self._hash, target)
-        self._sizes = PageSizes()
+        self._seen = Observations()
         self._queue: deque[Plan] = deque()
         self._active: list[Plan] = []
         self._progress = asyncio.Event()
@@ -187,15 +187,15 @@ class RelaySession:
     ) -> Plan:
         order = self._model.order
         if order is Order.NONE:
-            return Bisection(window, self._page_limit, self._sizes, refinement or {})
+            return Bisection(window, self._page_limit, self._seen, refinement or {})
         if not refinement:
-            return Walk(window, order, self._page_limit, self._sizes)
+            return Walk(window, order, self._page_limit, self._seen)
         bound_known = self._model.exclusive(order) is not None
         return Walk(
             window,
             order,
             self._page_limit,
-            self._sizes,
+            self._seen,
             refinement,
             reach=_REACH_SECONDS,
             expected=expected,

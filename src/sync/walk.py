@@ -5,6 +5,8 @@ walked upward by the same code: time is mirrored, see `_Axis`):
 
 - An ordered page that reaches down to second m proves everything above m, whatever the cap
   was; m itself may have been cut, so the next request starts at m again.
+- A page that lies in one second shows no order. Until another page of the session has shown
+  it, the relay is asked whether there is anything above that second.
 - A short page proves no more than a full one. The walk is over only when a request comes
   back empty, or with NIP-67's `finish`.
 - If asking from m again brings only second m, ask below m. Something there: the relay cut
@@ -25,7 +27,7 @@ from typing import Any
 from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, order_of
-from sync.relay_model import PageSizes, RelayModel
+from sync.relay_model import Observations, RelayModel
 from sync.windows import Window
 
 # Nostr's first events; the time before holds next to nothing and is never split for speed.
@@ -66,7 +68,11 @@ class _Phase(Enum):
     RECHECK = auto()
     """The second that should have come back did not: ask one second further out."""
     BELOW = auto()
-    """Nothing but one second came: ask below it."""
+    """Nothing but one second came again: ask below it."""
+    ABOVE = auto()
+    """One second came and no order was shown yet: ask above it."""
+    ABOVE_AGAIN = auto()
+    """Nothing is above that second; ask with it, in case the far bound is exclusive."""
 
 
 @dataclass(slots=True)
@@ -77,7 +83,7 @@ class Walk:
         claim: the seconds to prove.
         order: the order the relay is believed to send in.
         limit: events asked for a page.
-        sizes: this session's page sizes, shared by its plans.
+        seen: what this session's pages show, shared by its plans.
         refinement: extra filter keys, when one second is being split.
         reach: how far beyond the claim's far end requests look (seconds); a refined walk
             looks far, so that order can prove its one second.
@@ -89,7 +95,7 @@ class Walk:
     claim: Window
     order: Order
     limit: int
-    sizes: PageSizes
+    seen: Observations
     refinement: Mapping[str, Any] = field(default_factory=dict)
     reach: int = 1
     expected: int | None = None
@@ -120,7 +126,7 @@ class Walk:
         """The next page to ask for."""
         near = self._asked_near()
         self._shifted = model.exclusive(self.order) is True
-        window = self._axis.window(self._far, near + 1 if self._shifted else near)
+        window = self._axis.window(self._asked_far(), near + 1 if self._shifted else near)
         return Request(window, self._page_limit, self.refinement)
 
     def remaining(self) -> Window | None:
@@ -132,24 +138,27 @@ class Walk:
         if facts.end.kind is not EndKind.EOSE:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
         if self._page_limit == self.limit:
-            self.sizes.saw(facts.received)
+            self.seen.saw(facts.received)
         inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
+        if self._phase in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
+            return self._judge_above(inside)
         order = order_of(facts.events)
         finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
         if order is Order.NONE and not finished:
             return Step(Verdict.UNORDERED)
         if order is not None and order is not self.order and not finished:
             return Step(Verdict.TURN)
+        self.seen.order = order or self.seen.order
         if facts.events and not inside:
             # Only the second added for an exclusive bound came: the relay includes it.
             return Step(Verdict.CONTINUE, near_exclusive=False)
         match self._phase:
-            case _Phase.WALK:
-                return self._judge_walk(facts, inside)
             case _Phase.RECHECK:
                 return self._judge_recheck(facts)
             case _Phase.BELOW:
                 return self._judge_below(facts, inside)
+            case _:
+                return self._judge_walk(facts, inside)
 
     def split(self) -> "Walk | None":
         """Give away the far half of what is left, if it seems to hold several pages."""
@@ -159,7 +168,7 @@ class Walk:
             return None
         start = max(left.since, NOSTR_GENESIS)
         expected = self._walked_events / walked * (left.until - start)
-        if expected < _PAGES_WORTH_SPLITTING * max(self.sizes.largest, 1):
+        if expected < _PAGES_WORTH_SPLITTING * max(self.seen.largest, 1):
             return None
         middle = (start + left.until) // 2
         older, newer = Window(left.since, middle), Window(middle + 1, left.until)
@@ -167,7 +176,7 @@ class Walk:
         self._claim_far = self._axis.ends(kept)[0]
         self.claim = kept
         self._far = self._axis.position(self._bounded(self._claim_far - 1))
-        return Walk(given, self.order, self.limit, self.sizes)
+        return Walk(given, self.order, self.limit, self.seen)
 
     def _judge_walk(self, facts: PageFacts, inside: list[SignedEvent]) -> Step:
         at_near = [event for event in inside if self._position(event) == self._near]
@@ -181,11 +190,38 @@ class Walk:
             return Step(Verdict.DONE, self._prove(self._far, self._near), near_exclusive=learnt)
         reached = self._position(inside[-1])
         if self._last_received and (reached < self._near or len(at_near) > len(self._anchors)):
-            self.sizes.saw_cut(self._last_received)
+            self.seen.saw_cut(self._last_received)
         if reached == self._near:
             return self._stuck(facts, at_near, learnt)
         self._walked_events += len(inside) - len(at_near)
+        one_second = self._position(inside[0]) == reached
+        if one_second and not self._may_trust_order(facts):
+            self._phase, self._held = _Phase.ABOVE, facts
+            return Step(Verdict.CONTINUE, near_exclusive=learnt)
         return self._advance(reached, facts, inside, learnt)
+
+    def _may_trust_order(self, facts: PageFacts) -> bool:
+        """Whether a page of one second may be taken as sent in the walk's order: another page
+        showed the order, or this one was surely sent whole."""
+        return self.seen.order is self.order or self.seen.too_small_to_be_cut(facts.received)
+
+    def _judge_above(self, inside: list[SignedEvent]) -> Step:
+        held = self._take_held()
+        reached = self._position(held.events[-1])
+        if any(self._position(event) > reached for event in inside):
+            self._phase = _Phase.WALK
+            return Step(Verdict.TURN)
+        if self._phase is _Phase.ABOVE:
+            self._phase, self._held = _Phase.ABOVE_AGAIN, held
+            return Step(Verdict.CONTINUE)
+        self._phase = _Phase.WALK
+        return self._advance(reached, held, list(held.events), None)
+
+    def _take_held(self) -> PageFacts:
+        held, self._held = self._held, None
+        if held is None:
+            raise AssertionError("a phase that looks around has the page that led to it")
+        return held
 
     def _advance(
         self, reached: int, facts: PageFacts, inside: list[SignedEvent], learnt: bool | None
@@ -216,15 +252,13 @@ class Walk:
         return Step(Verdict.CONTINUE, near_exclusive=True)
 
     def _judge_below(self, facts: PageFacts, inside: list[SignedEvent]) -> Step:
-        held, self._held = self._held, None
-        if held is None:
-            raise AssertionError("a request below a second is made only with its page in hand")
+        held = self._take_held()
         stuck = [event for event in held.events if self._position(event) == self._near]
         self._phase = _Phase.WALK
         self._anchors, self._last_received = frozenset(), 0
         if not inside:
             return self._settle(held, stuck, self._prove(self._far, self._near - 1))
-        self.sizes.saw_cut(held.received)
+        self.seen.saw_cut(held.received)
         saturated = self._saturated(stuck)
         self._near -= 1
         step = self._judge_walk(facts, inside)
@@ -234,7 +268,7 @@ class Walk:
         self, held: PageFacts, at_near: list[SignedEvent], proven: tuple[Window, ...]
     ) -> Step:
         """The verdict on the last second of the walk, below which there is nothing."""
-        if self.sizes.too_small_to_be_cut(held.received):
+        if self.seen.too_small_to_be_cut(held.received):
             return Step(Verdict.DONE, proven + self._prove(self._near, self._near))
         return Step(Verdict.DONE, proven, self._saturated(at_near))
 
@@ -252,12 +286,18 @@ class Walk:
 
     def _asked_near(self) -> int:
         match self._phase:
-            case _Phase.WALK:
-                return self._near
             case _Phase.RECHECK:
                 return self._near + 1
             case _Phase.BELOW:
                 return self._near - 1
+            case _:
+                return self._near
+
+    def _asked_far(self) -> int:
+        if self._held is None or self._phase not in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
+            return self._far
+        reached = self._position(self._held.events[-1])
+        return reached + 1 if self._phase is _Phase.ABOVE else reached
 
     def _position(self, event: SignedEvent) -> int:
         return self._axis.position(event.created_at)

@@ -1,0 +1,283 @@
+"""The plans against simulated relays: nothing unproven is claimed, everything readable is got.
+
+No I/O: a relay is a function from a request to a page, with the habits of real relays. Each
+seed draws events and habits; the assertions are the promise itself (DESIGN section 1).
+"""
+
+import random
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from nostr.connection import EndKind, PageEnd
+from nostr.events import SignedEvent
+from sync.bisection import Bisection
+from sync.facts import Order, PageFacts, Request, Saturated, Verdict
+from sync.partition import LAST_KIND, partition
+from sync.relay_model import Observations, RelayModel
+from sync.walk import Walk
+from sync.windows import Window, merge, subtract
+
+START = 1_700_000_000
+
+
+def make_event(second: int, number: int, kind: int = 1, author: int = 0) -> SignedEvent:
+    return SignedEvent(f"{number:064x}", f"{author:064x}", second, kind, [], "", "0" * 128)
+
+
+@dataclass
+class SimulatedRelay:
+    """A relay as a function. `cap` clamps silently, whatever limit is asked for."""
+
+    events: list[SignedEvent]
+    rng: random.Random
+    cap: int = 500
+    order: Order = Order.NEWEST_FIRST
+    until_exclusive: bool = False
+    since_exclusive: bool = False
+    hints: bool = False
+    requests: int = 0
+    sent: int = 0
+    log: list[tuple[Request, int]] = field(default_factory=list)
+
+    def answer(self, request: Request) -> PageFacts:
+        self.requests += 1
+        window = request.window
+        until = window.until - self.until_exclusive
+        since = window.since + self.since_exclusive
+        kinds = frozenset(request.refinement.get("kinds", range(LAST_KIND + 1)))
+        authors = request.refinement.get("authors")
+        found = [
+            event
+            for event in self.events
+            if since <= event.created_at <= until
+            and event.kind in kinds
+            and (authors is None or event.pubkey in authors)
+        ]
+        self.rng.shuffle(found)
+        if self.order is not Order.NONE:
+            sign = -1 if self.order is Order.NEWEST_FIRST else 1
+            found.sort(key=lambda event: sign * event.created_at)
+        page = found[: min(self.cap, request.limit)]
+        hint = ("more" if len(page) < len(found) else "finish") if self.hints else ""
+        self.sent += len(page)
+        self.log.append((request, len(page)))
+        return PageFacts(PageEnd(EndKind.EOSE, hint=hint), tuple(page), len(page))
+
+
+@dataclass
+class Outcome:
+    archived: set[str]
+    proven: list[Window]
+    gaps: list[int]
+
+
+class Driver:
+    """The session's logic without I/O, in one lane (RelaySession drives the same plans)."""
+
+    def __init__(self, relay: SimulatedRelay, limit: int) -> None:
+        self.relay = relay
+        self.limit = limit
+        self.model = RelayModel()
+        self.seen = Observations()
+        self.turned = False
+        self.outcome = Outcome(set(), [], [])
+
+    def plan(self, window: Window, part: dict[str, object], expected: int = 0) -> Walk | Bisection:
+        order = self.model.order
+        if order is Order.NONE:
+            return Bisection(window, self.limit, self.seen, part)
+        if not part:
+            return Walk(window, order, self.limit, self.seen)
+        margin = 0 if self.model.exclusive(order) is not None else 1
+        return Walk(window, order, self.limit, self.seen, part, 10**9, expected, margin)
+
+    def drive(self, plan: Walk | Bisection, sink: list[Window]) -> None:
+        while True:
+            facts = self.relay.answer(plan.request(self.model))
+            assert self.relay.requests < 50_000, "the plan does not end"
+            self.outcome.archived.update(event.id for event in facts.events)
+            step = plan.judge(facts)
+            if step.near_exclusive is not None:
+                self.model = self.model.with_exclusive(plan.order, step.near_exclusive)
+            sink.extend(step.proven)
+            if step.saturated is not None:
+                self.split(step.saturated, dict(plan.refinement), sink)
+            if step.verdict is not Verdict.CONTINUE:
+                break
+        if step.verdict in (Verdict.DONE, Verdict.CONTRADICTION):
+            return
+        if step.verdict is Verdict.TURN and not self.turned:
+            self.turned = True
+            self.model = replace(self.model, order=Order.OLDEST_FIRST)
+        else:
+            self.model = replace(self.model, order=Order.NONE)
+            self.outcome.proven.clear()
+        if rest := plan.remaining():
+            self.drive(self.plan(rest, dict(plan.refinement)), sink)
+
+    def split(self, saturated: Saturated, part: dict[str, object], sink: list[Window]) -> None:
+        second = Window(saturated.second, saturated.second)
+        parts = partition({}, part, saturated.events)
+        proven = parts is not None and parts.complete
+        for share in parts.parts if parts else ():
+            windows: list[Window] = []
+            self.drive(self.plan(second, dict(share.refinement), share.expected), windows)
+            proven = proven and any(window.contains(second) for window in windows)
+        if proven:
+            sink.append(second)
+        elif not part:
+            self.outcome.gaps.append(saturated.second)
+
+
+def synchronize(relay: SimulatedRelay, target: Window, limit: int = 500) -> Outcome:
+    driver = Driver(relay, limit)
+    driver.drive(driver.plan(target, {}), driver.outcome.proven)
+    return replace(driver.outcome, proven=merge(driver.outcome.proven))
+
+
+def check_soundness(relay: SimulatedRelay, outcome: Outcome) -> None:
+    for event in relay.events:
+        if any(w.since <= event.created_at <= w.until for w in outcome.proven):
+            assert event.id in outcome.archived, f"{event.created_at} is claimed but not archived"
+
+
+def draw_events(rng: random.Random, target: Window, *, burst: int = 0) -> list[SignedEvent]:
+    seconds = [
+        rng.choice([rng.randint(target.since, target.until), target.since + rng.randint(0, 60)])
+        for _ in range(rng.choice([0, 1, 2, 5, 40, 300, 900]))
+    ]
+    events = [make_event(s, n, rng.randint(0, 3), rng.randint(0, 5)) for n, s in enumerate(seconds)]
+    crowded = rng.choice([target.since, target.until, rng.randint(target.since, target.until)])
+    events += [
+        make_event(crowded, 10**6 + n, rng.choice([1, 7, 30_000 + n % 50]), n % 9)
+        for n in range(burst)
+    ]
+    return events
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_relay_in_order_is_proven_completely(seed: int) -> None:
+    rng = random.Random(seed)
+    target = Window(START, START + rng.choice([0, 1, 30, 5_000, 10**6]))
+    cap = rng.choice([20, 33, 100, 500, 5_000])
+    relay = SimulatedRelay(
+        draw_events(rng, target, burst=rng.choice([0, 0, cap - 1, cap, cap + 1])),
+        rng,
+        cap=cap,
+        order=rng.choice([Order.NEWEST_FIRST, Order.OLDEST_FIRST]),
+        until_exclusive=rng.random() < 0.3,
+        since_exclusive=rng.random() < 0.3,
+        hints=rng.random() < 0.3,
+    )
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
+    assert unproven == [], "seconds are neither proven nor recorded as a gap"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_relay_without_order_makes_no_false_proof(seed: int) -> None:
+    rng = random.Random(1_000 + seed)
+    target = Window(START, START + rng.choice([1, 30, 5_000]))
+    relay = SimulatedRelay(
+        draw_events(rng, target),
+        rng,
+        cap=rng.choice([20, 100, 500]),
+        order=Order.NONE,
+        until_exclusive=rng.random() < 0.3,
+    )
+    check_soundness(relay, synchronize(relay, target))
+
+
+@pytest.mark.parametrize("kinds", [1, 4])
+def test_a_second_of_many_pages_is_split_by_kind(kinds: int) -> None:
+    """Kinds below the cap prove the second; one kind above it is an honest gap."""
+    burst = [make_event(START + 5, n, kind=n % kinds) for n in range(1_200)]
+    around = [make_event(START + n % 10, 10_000 + n) for n in range(40)]
+    relay = SimulatedRelay(burst + around, random.Random(1))
+    target = Window(START, START + 9)
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    if kinds == 1:
+        assert outcome.gaps == [START + 5]
+        assert subtract(target, outcome.proven) == [Window(START + 5, START + 5)]
+    else:
+        assert outcome.gaps == []
+        assert outcome.proven == [target]
+        assert {event.id for event in relay.events} <= outcome.archived
+
+
+def test_well_behaved_relay_costs_about_one_request_a_page() -> None:
+    events = [make_event(START + n, n) for n in range(60_000)]
+    relay = SimulatedRelay(events, random.Random(0))
+    outcome = synchronize(relay, Window(START, START + 60_000))
+    assert len(outcome.archived) == 60_000
+    assert relay.requests <= 132
+    assert relay.sent <= 1.02 * 60_000
+
+
+def test_finish_ends_the_walk_at_once() -> None:
+    relay = SimulatedRelay([make_event(START + 3, 1)], random.Random(0), hints=True)
+    outcome = synchronize(relay, Window(START, START + 10))
+    assert outcome.proven == [Window(START, START + 10)]
+    assert relay.requests == 1
+
+
+def test_a_full_second_is_never_taken_as_complete() -> None:
+    """The ancestor took a page full of one second for all of that second."""
+    relay = SimulatedRelay([make_event(START, n) for n in range(501)], random.Random(0))
+    outcome = synchronize(relay, Window(START, START))
+    assert outcome.gaps == [START]
+    assert outcome.proven == []
+
+
+def test_silent_emptiness_after_events_is_a_contradiction() -> None:
+    """A relay that turns to empty answers (overloaded, say) proves nothing with them."""
+    relay = SimulatedRelay([make_event(START + n, n) for n in range(100)], random.Random(0), cap=20)
+    walk = Walk(Window(START, START + 99), Order.NEWEST_FIRST, 500, Observations())
+    model = RelayModel()
+    first = walk.judge(relay.answer(walk.request(model)))
+    assert first.proven == (Window(START + 81, START + 99),)
+    empty = PageFacts(PageEnd(EndKind.EOSE), (), 0)
+    assert walk.judge(empty).proven == ()
+    assert walk.judge(empty).verdict is Verdict.CONTRADICTION
+
+
+@pytest.mark.parametrize("kind", [k for k in EndKind if k is not EndKind.EOSE])
+def test_no_other_end_of_a_page_is_judged(kind: EndKind) -> None:
+    walk = Walk(Window(START, START + 9), Order.NEWEST_FIRST, 500, Observations())
+    with pytest.raises(ValueError, match="proves nothing"):
+        walk.judge(PageFacts(PageEnd(kind), (), 0))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_splitting_a_walk_between_lanes_loses_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+    order = rng.choice([Order.NEWEST_FIRST, Order.OLDEST_FIRST])
+    events = [make_event(START + rng.randint(0, 20_000), n) for n in range(6_000)]
+    relay = SimulatedRelay(events, rng, cap=100, order=order)
+    seen, model = Observations(), RelayModel(order=order)
+    plans = [Walk(Window(START, START + 20_000), order, 500, seen)]
+    proven: list[Window] = []
+    archived: set[str] = set()
+    split = 0
+    while plans:
+        plan = rng.choice(plans)
+        request = plan.request(model)
+        # The split may come while the page is on its way.
+        if len(plans) < 4 and (half := plan.split()):
+            plans.append(half)
+            split += 1
+        facts = relay.answer(request)
+        archived.update(facts.ids())
+        step = plan.judge(facts)
+        if step.near_exclusive is not None:
+            model = model.with_exclusive(order, step.near_exclusive)
+        assert step.saturated is None
+        proven += step.proven
+        if step.verdict is Verdict.DONE:
+            plans.remove(plan)
+    assert split > 0
+    assert merge(proven) == [Window(START, START + 20_000)]
+    assert len(archived) == 6_000
