@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 IN_VENV := PYTHONPATH=src $(VENV)/bin/python
 
-.PHONY: help setup demo run test lint format clean
+.PHONY: help setup demo stop run test lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ $(READY): requirements.txt requirements-dev.txt src/standalone/environment.py
 
 demo: $(READY)  ## Archive three local relays and prove it complete (KEEP=1 leaves it running)
 	@$(IN_VENV) -m standalone.demo $(if $(KEEP),--keep)
+
+stop: $(READY)  ## End what `make demo KEEP=1` left running
+	@$(IN_VENV) -m standalone.kept
 
 run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C
 	@$(IN_VENV) -m standalone.run

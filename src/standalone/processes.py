@@ -76,6 +76,7 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    asked: bool = False
 
     @property
     def alive(self) -> bool:
@@ -95,8 +96,9 @@ class Child:
             return self.stop()
 
     def ask_to_stop(self) -> None:
-        """Send its stop signal, without waiting."""
-        if self.alive:
+        """Send its stop signal, once, without waiting."""
+        if self.alive and not self.asked:
+            self.asked = True
             self.process.send_signal(self.stop_signal)
 
     def stop(self, patience: float = 15.0) -> int:
