@@ -3,7 +3,9 @@
 import asyncio
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import aiohttp
 
@@ -18,6 +20,8 @@ __all__ = ["Dialer", "EndKind", "OkReply", "Page", "PageEnd", "RelayConnection"]
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _DEFLATE_WINDOW_BITS = 15
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +52,33 @@ class Dialer:
         Raises ConnectFailed with one of the kinds of nostr.transport.failure_kind, "no-tor" or
         "address-refused".
         """
+        return await self.try_schemes(
+            url, lambda scheme: self._open(url, scheme), self.connect_timeout, prefer_scheme
+        )
+
+    async def try_schemes(
+        self,
+        url: RelayUrl,
+        attempt: Callable[[str], Awaitable[T]],
+        timeout: float,
+        prefer_scheme: str | None = None,
+    ) -> T:
+        """Makes an attempt with one scheme, "wss" or "ws", then with the other if `connect` would;
+        both within `timeout` seconds. Raises ConnectFailed."""
         first = prefer_scheme or ("ws" if url.network == "tor" else "wss")
         try:
-            async with asyncio.timeout(self.connect_timeout):
+            async with asyncio.timeout(timeout):
                 try:
-                    return await self._open(url, first)
+                    return await attempt(first)
                 except ConnectFailed as failed:
                     if not _may_try_other(first, failed.kind):
                         raise
                     try:
-                        return await self._open(url, "ws" if first == "wss" else "wss")
-                    except ConnectFailed:
-                        raise failed from None
+                        return await attempt("ws" if first == "wss" else "wss")
+                    except ConnectFailed as other:
+                        raise (failed if speaks_no_tls(other.kind) else other) from None
         except TimeoutError:
-            raise ConnectFailed(
-                "timeout", url.url, f"no WebSocket within {self.connect_timeout:g} s"
-            ) from None
+            raise ConnectFailed("timeout", url.url, f"no answer within {timeout:g} s") from None
 
     async def _open(self, url: RelayUrl, scheme: str) -> RelayConnection:
         transport = self.transport(url)

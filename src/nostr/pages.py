@@ -33,12 +33,13 @@ class PageEnd:
 class Page:
     """What one REQ brought: decoded event objects in the order of their arrival, not checked.
     `malformed` counts frames in the meantime that were no messages; `received_bytes` counts the
-    text of the page's events."""
+    text of the page's events, `rtt` the milliseconds to its first answer of any kind."""
 
     end: PageEnd
     events: tuple[object, ...]
     malformed: int
     received_bytes: int
+    rtt: int = 0
 
 
 class PageCollector:
@@ -52,7 +53,8 @@ class PageCollector:
         self._max_bytes = max_bytes
         self._events: list[object] = []
         self._received_bytes = 0
-        self._last_heard = self._loop.time()
+        self._started = self._last_heard = self._loop.time()
+        self._first_heard: float | None = None
         self._timer = self._loop.call_later(idle_timeout, self._check_idle)
         self._ended: asyncio.Future[PageEnd] = self._loop.create_future()
         self.malformed = 0
@@ -64,6 +66,8 @@ class PageCollector:
         if self._ended.done():
             return
         self._last_heard = self._loop.time()
+        if self._first_heard is None:
+            self._first_heard = self._last_heard
         self._received_bytes += size
         self._events.append(event)
 
@@ -71,6 +75,7 @@ class PageCollector:
         """Ends the page; whatever comes later is too late."""
         if not self._ended.done():
             self._ended.set_result(end)
+            self._first_heard = self._first_heard or self._loop.time()
 
     async def page(self) -> Page:
         """Waits for the end."""
@@ -78,7 +83,8 @@ class PageCollector:
             end = await self._ended
         finally:
             self._timer.cancel()
-        return Page(end, tuple(self._events), self.malformed, self._received_bytes)
+        rtt = round(((self._first_heard or self._started) - self._started) * 1000)
+        return Page(end, tuple(self._events), self.malformed, self._received_bytes, rtt)
 
     def _check_idle(self) -> None:
         rest = self._last_heard + self._idle_timeout - self._loop.time()
