@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from constants import LOG_ERROR, LOG_SUCCESS, LOG_WARNING, SHUTDOWN_GRACE_SECONDS
-from errors import BigBrotrError, ConfigError, DatabaseError
+from errors import BigBrotrError, ConfigError
 from healthcheck import HealthCheckServer
 from logging_config import fields, setup_logging
 
@@ -79,6 +79,7 @@ def main(
     parser = argparse.ArgumentParser(description=f"BigBrotr {name.lower()} service")
     parser.add_argument("--once", action="store_true", help="run one cycle, then exit")
     once: bool = parser.parse_args(argv).once
+    setup_logging(name)
     try:
         config = load_config()
     except ConfigError as error:
@@ -143,7 +144,7 @@ class _Shell:
         self._cycling = True
         try:
             report = await self._until_stopped(self._service.cycle(self._stop)) or CycleReport()
-        except DatabaseError as error:
+        except BigBrotrError as error:
             logger.error(f"{LOG_ERROR} {fields('cycle_failed', error=error)}")
             report = CycleReport(failed=True)
         except Exception as error:
