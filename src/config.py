@@ -296,7 +296,7 @@ def _is_http_url(text: str) -> bool:
 
 def _cores(own: Settings) -> int:
     wanted = _count(own, "NUM_CORES", 2)
-    available = len(os.sched_getaffinity(0))
+    available = _available_cores()
     if wanted > available:
         name = own.name("NUM_CORES")
         logger.warning(
@@ -304,6 +304,13 @@ def _cores(own: Settings) -> int:
             f"{fields('more_workers_than_cores', variable=name, workers=wanted, cores=available)}"
         )
     return wanted
+
+
+def _available_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 def _health_check_port(common: Settings) -> int:
