@@ -4,15 +4,11 @@ The loaders raise ConfigError, one line that names the variable, and warn of wha
 possible. Every secret can also be given as a file, by the variable `<NAME>_FILE`.
 """
 
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypedDict
-from urllib.parse import urlsplit
-
-from nostr_tools import to_hex, validate_keypair
+from typing import Final, TypedDict
 
 import constants
 from config_types import (
@@ -26,10 +22,10 @@ from config_types import (
     SynchronizerConfig,
     TorConfig,
 )
+from config_values import read_aggregators, read_event_filter, read_keypair, read_priority_relays
 from constants import LOG_WARNING
 from errors import ConfigError
 from logging_config import fields
-from nostr.filters import clean_filter
 from settings import Settings
 
 __all__ = [
@@ -50,13 +46,6 @@ __all__ = [
 ]
 
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-DEFAULT_AGGREGATOR_URLS: Final = (
-    "https://api.nostr.watch/v1/online",
-    "https://api.nostr.watch/v2/relays?format=simple&limit=200",
-)
-
-# The synchronizer sets these itself, from its windows.
-_WINDOW_KEYS: Final = ("since", "until", "limit")
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +84,7 @@ def load_finder_config(environ: Mapping[str, str] = os.environ) -> FinderConfig:
         **_service(environ, own),
         frequency_hour=_positive(own, "FREQUENCY_HOUR", 8),
         request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
-        aggregator_urls=_aggregators(own),
+        aggregator_urls=read_aggregators(own),
     )
 
 
@@ -132,7 +121,7 @@ def _service(environ: Mapping[str, str], own: Settings) -> _Common:
     return {
         "database": _database(common, own),
         "tor": _tor(common),
-        "keypair": _keypair(common),
+        "keypair": read_keypair(common),
         "health_check_port": _health_check_port(common),
         "log_level": common.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
         "allow_private_relays": common.flag("ALLOW_PRIVATE_RELAYS", False),
@@ -156,8 +145,8 @@ def _synchronizer(environ: Mapping[str, str], own: Settings) -> SynchronizerConf
         start_timestamp=start,
         stop_timestamp=stop,
         lag_seconds=_not_negative(own, "LAG_SECONDS", constants.SECONDS_PER_DAY),
-        event_filter=_event_filter(own),
-        priority_relays_path=_priority_relays(own),
+        event_filter=read_event_filter(own),
+        priority_relays_path=read_priority_relays(own),
         relay_metadata_threshold_hours=_count(own, "RELAY_METADATA_THRESHOLD_HOURS", 12),
         batch_size=_count(own, "BATCH_SIZE", 500),
     )
@@ -206,92 +195,6 @@ def _tor(common: Settings) -> TorConfig | None:
     if not common.given("TORPROXY_HOST"):
         return None
     return TorConfig(common.text("TORPROXY_HOST"), _port(common, "TORPROXY_PORT", 9050))
-
-
-def _keypair(common: Settings) -> KeypairConfig | None:
-    secret = common.optional_secret("SECRET_KEY")
-    if secret is None and not common.given("PUBLIC_KEY"):
-        return None
-    if secret is None or not common.given("PUBLIC_KEY"):
-        missing = "SECRET_KEY" if secret is None else "PUBLIC_KEY"
-        raise ConfigError(f"{missing} is missing: give SECRET_KEY and PUBLIC_KEY, or neither")
-    secret, public = _hex_key(secret), _hex_key(common.text("PUBLIC_KEY"))
-    if not validate_keypair(secret, public):
-        raise ConfigError(
-            "PUBLIC_KEY is not the public key of SECRET_KEY: give a pair, "
-            "each as 64 hex digits or as nsec and npub"
-        )
-    return KeypairConfig(secret, public)
-
-
-def _hex_key(key: str) -> str:
-    """A key in hex; a malformed one becomes "", which fails the check of the pair."""
-    if not key.lower().startswith(("nsec1", "npub1")):
-        return key.lower()
-    try:
-        return to_hex(key.lower()).lower()
-    except Exception:  # the library raises bare exceptions, with the key in their text
-        return ""
-
-
-def _event_filter(own: Settings) -> dict[str, Any]:
-    name = own.name("EVENT_FILTER")
-    try:
-        raw = json.loads(own.text("EVENT_FILTER", "{}"))
-    except ValueError as error:
-        raise ConfigError(f"{name} is not JSON ({error}): give a NIP-01 filter, or {{}}") from error
-    if type(raw) is not dict:
-        raise ConfigError(f"{name} is not a JSON object: give a NIP-01 filter, or {{}}")
-    try:
-        cleaned, unknown = clean_filter(raw)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
-    dropped = (*unknown, *(key for key in _WINDOW_KEYS if key in cleaned))
-    if dropped:
-        logger.warning(
-            f"{LOG_WARNING} {fields('filter_keys_ignored', variable=name, keys=','.join(dropped))}"
-        )
-    return {key: value for key, value in cleaned.items() if key not in _WINDOW_KEYS}
-
-
-def _priority_relays(own: Settings) -> Path:
-    """The path of the priority list; an absent file is created, empty but for a comment."""
-    path = Path(own.text("PRIORITY_RELAYS_PATH", "priority_relays.txt"))
-    if path.exists():
-        return path
-    try:
-        path.write_text("# Relays of the priority synchronizer, one URL a line.\n")
-        outcome = "created_empty"
-    except OSError as error:
-        outcome = f"cannot be created: {error.strerror}"
-    variable = own.name("PRIORITY_RELAYS_PATH")
-    logger.warning(
-        f"{LOG_WARNING} "
-        f"{fields('priority_list_missing', variable=variable, path=path, outcome=outcome)}"
-    )
-    return path
-
-
-def _aggregators(own: Settings) -> tuple[str, ...]:
-    raw = own.environ.get("FINDER_AGGREGATOR_URLS")
-    if raw is None:
-        return DEFAULT_AGGREGATOR_URLS
-    urls = tuple(raw.replace(",", " ").split())
-    for url in urls:
-        if not _is_http_url(url):
-            raise ConfigError(
-                f"FINDER_AGGREGATOR_URLS holds {url[:100]!r}: give http(s) URLs "
-                "separated by commas, or nothing for no aggregator"
-            )
-    return urls
-
-
-def _is_http_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _cores(own: Settings) -> int:

@@ -19,6 +19,7 @@ from config import (
     load_priority_synchronizer_config,
     load_synchronizer_config,
 )
+from config_values import DEFAULT_AGGREGATOR_URLS
 from errors import ConfigError
 
 LOADERS = [
@@ -71,7 +72,7 @@ def test_defaults_are_those_of_the_specification(environ: dict[str, str]) -> Non
     assert synchronizer.relay_metadata_threshold_hours == 12
 
     finder = load_finder_config(environ)
-    assert finder.aggregator_urls == config.DEFAULT_AGGREGATOR_URLS
+    assert finder.aggregator_urls == DEFAULT_AGGREGATOR_URLS
     assert load_initializer_config(environ).owner is None
 
 
