@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BigBrotrError as error:
         logger.error(f"{LOG_ERROR} {fields('initializer_failed', error=error)}")
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

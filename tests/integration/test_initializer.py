@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bigbrotr import BigBrotr
-from components.databases import Database
+from components.databases import Cluster, Database
 from config import load_initializer_config
 from errors import ConfigError, SchemaMismatch
 from initializer import initialize
@@ -131,6 +131,21 @@ async def test_bad_settings_end_the_program_with_one_line(
         last = output.splitlines()[-1]
         assert " - INITIALIZER - ERROR - ❌ " in last
         assert message in last
+        assert "Traceback" not in output
+
+
+async def test_a_schema_from_the_future(
+    cluster: Cluster, database: Database, tmp_path: Path
+) -> None:
+    cluster.administer(
+        "INSERT INTO schema_version (version, name) VALUES (999, 'future')",
+        database=database.dbname,
+    )
+    environ = database.environment() | seeds(tmp_path, JUNK)
+    for settings in (environ, environ | database.owner_environment()):
+        code, output = await run_program(settings)
+        assert code == 1, output
+        assert "run a newer BigBrotr" in output.splitlines()[-1]
         assert "Traceback" not in output
 
 
