@@ -1,0 +1,312 @@
+"""Synchronization sessions: real relays, then every way in which a relay can misbehave.
+
+The truth is always the relay's own list of events. What the ledger claims must be archived;
+what is not claimed must be visible as a gap or as an outcome.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from bigbrotr import BigBrotr
+from components.relays import StartRelay
+from components.sessions import archived, gaps, synchronize, true_ids, unproven
+from nostr.filters import filter_hash
+from scripted_relay import ScriptedRelay, make_event, make_events
+from standalone.signing import Author, DemoEvent
+from sync import ledger
+from sync.facts import Order
+from sync.windows import Window
+
+START = 1_700_000_000
+KEY = Author("archive").secret_key
+
+
+def signed(count: int, *, start: int = START, burst: int = 0) -> list[DemoEvent]:
+    """Events one a second, and a burst of many kinds in the second after the last."""
+    authors = [Author(str(n)) for n in range(5)]
+    events = [authors[n % 5].sign(1, start + n, [], f"note {n}") for n in range(count)]
+    crowded = start + count
+    return events + [
+        authors[n % 5].sign(1_000 + n % 8, crowded, [["t", "x"]], f"b{n}") for n in range(burst)
+    ]
+
+
+async def test_local_relay_to_the_last_event(db: BigBrotr, local_relay: StartRelay) -> None:
+    relay = await local_relay(signed(1_500, burst=1_200), cap=300)
+    target = Window(0, START + 10_000)
+    report = await synchronize(db, relay.url, target)
+    assert report.outcome == "complete"
+    assert await archived(db, relay.url) == relay.accepted
+    assert await unproven(db, relay.url, target) == []
+    assert report.counts["new"] == len(relay.accepted)
+
+
+async def test_nostr_relay_with_its_exclusive_until(db: BigBrotr, nostr_relay: StartRelay) -> None:
+    relay = await nostr_relay(signed(900, burst=150))
+    target = Window(0, START + 900)  # the burst lies in the very last second
+    report = await synchronize(db, relay.url, target, page_limit=100)
+    assert report.outcome == "complete"
+    assert await archived(db, relay.url) == relay.accepted
+    assert await unproven(db, relay.url, target) == []
+    assert report.model.until_exclusive is True
+
+
+async def test_what_is_proven_is_not_asked_again(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(120)) as relay:
+        target = Window(START, START + 200)
+        await synchronize(db, relay.url.url, target)
+        asked = len(relay.requests)
+        again = await synchronize(db, relay.url.url, target)
+        assert len(relay.requests) == asked
+        assert again.outcome == "complete"
+        assert again.counts["requests"] == 0
+        later = make_event(created_at=START + 205)
+        relay.events.append(later)
+        report = await synchronize(db, relay.url.url, Window(START, START + 210))
+        assert report.counts["new"] == 1
+        assert all(request["since"] >= START + 199 for request in relay.requests[asked:])
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"cap": 20},
+        {"order": "asc", "cap": 50},
+        {"order": "random", "cap": 50},
+        {"until_exclusive": True, "cap": 50},
+        {"since_exclusive": True, "cap": 50},
+        {"since_exclusive": True, "order": "asc", "cap": 50},
+        {"hint": "auto", "cap": 50},
+        {"repeat": 2},
+        {"garbage": ["nonsense", '["EVENT"]', b"\xff\x00", "[" * 5_000]},
+        {"extra": [make_event(created_at=1_600_000_000, content="outside")]},
+        {"notice": "hello"},
+        {"eose": "late", "eose_delay": 0.1},
+        {"drop_after": 130, "drop_times": 1, "cap": 100},
+        {"closed": "rate-limited: slow down", "closed_times": 1},
+        {"closed": "error: try again", "closed_times": 1},
+        {"auth": True},
+    ],
+    ids=str,
+)
+async def test_readable_relays_are_read_completely(
+    db: BigBrotr, knobs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.response._RATE_LIMIT_PAUSES_SECONDS", (0.05, 0.05, 0.05))
+    async with ScriptedRelay(make_events(400, per_second=2), **knobs) as relay:
+        target = Window(START - 100, START + 500)
+        report = await synchronize(db, relay.url.url, target, secret_key=KEY)
+        assert report.outcome == "complete", report.detail
+        assert await unproven(db, relay.url.url, target) == []
+        assert true_ids(relay.events) <= await archived(db, relay.url.url)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "outcome"),
+    [
+        ({"eose": "never"}, "timeout"),
+        ({"closed": "restricted: members only"}, "restricted"),
+        ({"closed": "blocked: go away"}, "blocked"),
+        ({"closed": "no reason at all"}, "closed"),
+        ({"auth": "restricted"}, "restricted"),
+        ({"drop_after": 0}, "disconnected"),
+        ({"oversized": 5 * 1024 * 1024}, "disconnected"),
+    ],
+    ids=str,
+)
+async def test_what_is_no_answer_proves_nothing(
+    db: BigBrotr, knobs: dict[str, Any], outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.response._RECONNECT_PAUSE_SECONDS", 0.05)
+    async with ScriptedRelay(make_events(50), **knobs) as relay:
+        target = Window(START, START + 100)
+        report = await synchronize(db, relay.url.url, target, secret_key=KEY, idle_timeout=0.4)
+        assert report.outcome == outcome
+        assert report.failed
+        assert await unproven(db, relay.url.url, target) == [target]
+        refused = outcome not in ("timeout", "disconnected")
+        expected = [(outcome, target.since, target.until)] if refused else []
+        assert await gaps(db, relay.url.url) == expected
+        if outcome == "timeout":
+            assert await archived(db, relay.url.url) == true_ids(relay.events)
+
+
+async def test_a_refusal_is_forgotten_once_the_relay_answers(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(50), closed="restricted: no") as relay:
+        target = Window(START, START + 100)
+        await synchronize(db, relay.url.url, target)
+        relay.closed = None
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "complete"
+        assert await gaps(db, relay.url.url) == []
+
+
+async def test_without_a_key_auth_is_an_honest_gap(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(50), auth=True) as relay:
+        report = await synchronize(db, relay.url.url, Window(START, START + 100))
+        assert report.outcome == "auth-required"
+        assert relay.auths == []
+
+
+async def test_a_second_that_cannot_be_split_is_recorded_and_passed(db: BigBrotr) -> None:
+    crowded = make_events(300, start=START + 50, per_second=300)
+    async with ScriptedRelay(crowded + make_events(40, author=2), cap=100) as relay:
+        target = Window(START, START + 100)
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "gaps"
+        second = Window(START + 50, START + 50)
+        assert await gaps(db, relay.url.url) == [("saturated", START + 50, START + 50)]
+        assert await unproven(db, relay.url.url, target) == [second]
+        asked = len(relay.requests)
+        again = await synchronize(db, relay.url.url, target)
+        assert again.outcome == "gaps"
+        assert len(relay.requests) == asked, "a saturated second is not asked for each time"
+
+
+async def test_every_refused_event_is_counted(db: BigBrotr) -> None:
+    good = make_event(created_at=START + 1)
+    wrong_signature = {**make_event(created_at=START + 2), "sig": "0" * 128}
+    wrong_id = {**make_event(created_at=START + 3), "content": "changed"}
+    upper = make_event(created_at=START + 4)
+    upper["id"] = upper["id"].upper()
+    wrong_type = {**make_event(created_at=START + 5), "kind": "1"}
+    extra_key = {**make_event(created_at=START + 6), "seen": ["wss://elsewhere"]}
+    bad = [wrong_signature, wrong_id, upper, wrong_type]
+    async with ScriptedRelay([good, extra_key], extra=bad) as relay:
+        report = await synchronize(db, relay.url.url, Window(START, START + 10))
+        assert report.outcome == "complete"
+        assert await archived(db, relay.url.url) == {good["id"], extra_key["id"]}
+        rows = await db.fetch("SELECT reason, events FROM refused_events ORDER BY reason")
+        refused = {row["reason"]: row["events"] for row in rows}
+        pages = len(relay.requests)
+        assert refused["malformed"] == 2 * pages
+        assert refused["wrong-id"] == pages
+        assert refused["wrong-signature"] == pages
+
+
+async def test_what_columns_cannot_hold_is_kept_losslessly(db: BigBrotr) -> None:
+    odd = [
+        make_event(created_at=START + 1, content="a\x00b"),
+        make_event(created_at=START + 2, tags=[["x", "nul \x00 here"]]),
+        make_event(created_at=START + 3, tags=[["t", "z" * 100_000]]),
+        make_event(created_at=START + 4, kind=3, tags=[["p", f"{n:064x}"] for n in range(2_000)]),
+        make_event(created_at=START + 5, content="\x01\x1f\x7f\u2028\U0001f600 ünï"),
+    ]
+    async with ScriptedRelay(odd) as relay:
+        report = await synchronize(db, relay.url.url, Window(START, START + 10))
+        assert report.outcome == "complete"
+        assert await archived(db, relay.url.url) == true_ids(odd)
+        rows = await db.fetch("SELECT id, raw, reason FROM events_raw")
+        kept = {row["id"]: json.loads(row["raw"]) for row in rows}
+        assert kept.keys() == true_ids(odd[:2])
+        for event in odd[:2]:
+            assert kept[event["id"]] == event
+        assert {row["reason"] for row in rows} == {"nul"}
+
+
+async def test_another_filter_has_its_own_coverage(db: BigBrotr) -> None:
+    events = make_events(30) + make_events(30, kind=7)
+    async with ScriptedRelay(events) as relay:
+        target = Window(START, START + 100)
+        await synchronize(db, relay.url.url, target, flt={"kinds": [7]})
+        assert await archived(db, relay.url.url) == true_ids(events[30:])
+        assert await unproven(db, relay.url.url, target) == [target]
+        await synchronize(db, relay.url.url, target)
+        assert await archived(db, relay.url.url) == true_ids(events)
+
+
+async def test_rows_of_the_ledger_edited_by_hand_do_no_harm(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(100)) as relay:
+        target = Window(START, START + 99)
+        await synchronize(db, relay.url.url, Window(START, START + 9))
+        await db.execute(
+            "UPDATE sync_coverage SET covered = covered + int8multirange(int8range($1, $2))",
+            START + 90,
+            START + 10**9,
+        )
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "complete"
+        wanted = {e["id"] for e in relay.events if e["created_at"] < START + 90}
+        assert wanted <= await archived(db, relay.url.url)
+
+
+async def test_disorder_found_late_takes_the_session_s_proofs_back(db: BigBrotr) -> None:
+    """The first pages come in order by chance; what they proved must not stay proven."""
+    async with ScriptedRelay(make_events(1_000), cap=100) as relay:
+        target = Window(START, START + 2_000)
+
+        async def turn_random() -> None:
+            while len(relay.requests) < 3:
+                await asyncio.sleep(0.001)
+            relay.order = "random"
+
+        turning = asyncio.create_task(turn_random())
+        report = await synchronize(db, relay.url.url, target)
+        await turning
+        assert report.model.order is Order.NONE
+        missing = true_ids(relay.events) - await archived(db, relay.url.url)
+        claimed = [
+            e
+            for e in relay.events
+            if e["id"] in missing
+            and not any(
+                w.since <= e["created_at"] <= w.until
+                for w in await unproven(db, relay.url.url, target)
+            )
+        ]
+        assert claimed == []
+
+
+async def test_cancelling_commits_what_came(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(2_000), cap=50, delay=0.002) as relay:
+        target = Window(START, START + 5_000)
+        session = asyncio.create_task(synchronize(db, relay.url.url, target))
+        while len(relay.requests) < 12:
+            await asyncio.sleep(0.01)
+        session.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await session
+        have = await archived(db, relay.url.url)
+        assert have
+        left = await unproven(db, relay.url.url, target)
+        for event in relay.events:
+            if event["id"] not in have:
+                assert any(w.since <= event["created_at"] <= w.until for w in left)
+        relay.delay = 0.0
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "complete"
+        assert await archived(db, relay.url.url) == true_ids(relay.events)
+
+
+async def test_a_proof_is_void_if_its_events_were_deleted_meanwhile(db: BigBrotr) -> None:
+    """Retention may delete between the look-up of known ids and the commit."""
+    async with ScriptedRelay(make_events(10)) as relay, ScriptedRelay(relay.events) as other:
+        target = Window(START, START + 20)
+        await synchronize(db, relay.url.url, target)
+        real = db.run_in_transaction
+        deleted = False
+
+        async def delete_first(work: Any) -> Any:
+            nonlocal deleted
+            if not deleted:
+                deleted = True
+                await db.execute("DELETE FROM events WHERE created_at = $1", START + 5)
+            return await real(work)
+
+        db.run_in_transaction = delete_first  # type: ignore[method-assign]
+        await synchronize(db, other.url.url, target)
+        assert await unproven(db, other.url.url, target) != []
+
+
+async def test_first_unproven_second(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(10)) as relay:
+        url, name = relay.url.url, filter_hash({})
+        target = Window(START, START + 100)
+        assert await ledger.first_unproven(db, url, name, target) == START
+        await synchronize(db, url, Window(START, START + 50))
+        assert await ledger.first_unproven(db, url, name, target) == START + 51
+        await synchronize(db, url, target)
+        assert await ledger.first_unproven(db, url, name, target) is None
