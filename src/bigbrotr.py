@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,7 +13,7 @@ from nostr_tools import Event, Relay, RelayMetadata
 
 from config_types import DatabaseConfig
 from constants import LOG_WARNING
-from database_errors import clear_errors, is_worth_a_retry
+from database_errors import clear_errors, attempts_worthwhile
 from errors import DatabaseUnavailable
 from event_rows import ROWS_PER_STATEMENT, RawEvent, write_events, write_relays
 from logging_config import fields
@@ -20,7 +21,6 @@ from metadata_rows import write_metadata
 from nostr.events import SignedEvent, encode_event, storage_obstacle
 from nostr.urls import RelayUrl, from_relay
 
-_ATTEMPTS = 8
 _FIRST_PAUSE_SECONDS = 0.02
 _CONNECT_TIMEOUT_SECONDS = 15.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
@@ -167,13 +167,13 @@ class BigBrotr:
         database.
         """
         pool = self._open_pool()
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in count(1):
             try:
                 with clear_errors(self._target):
                     async with pool.acquire() as conn, conn.transaction():
                         return await work(conn)
             except asyncpg.PostgresError as error:
-                if not is_worth_a_retry(error) or attempt == _ATTEMPTS:
+                if attempt >= attempts_worthwhile(error):
                     raise
                 again = fields("transaction_retried", sqlstate=error.sqlstate, attempt=attempt)
                 logger.info(f"{LOG_WARNING} {again}")

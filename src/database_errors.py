@@ -11,8 +11,9 @@ from errors import AccessDenied, DatabaseError, DatabaseUnavailable
 _DENIED = ("28", "3D000", "42501")
 # Class 08: connection lost; 53300: too many; 57P01 to 57P05: the server goes down or starts.
 _UNAVAILABLE = ("08", "53300", "57P0")
-# Deadlock, serialization failure, and a row that was deleted while we referred to it.
-_WORTH_A_RETRY = frozenset({"40P01", "40001", "23503"})
+# How often a transaction is tried: after a deadlock or a serialization failure; and when a row
+# that it refers to was deleted meanwhile, or was never there.
+_ATTEMPTS = {"40P01": 8, "40001": 8, "23503": 3}
 # Class 22: data exception; 23502 and 23514: NOT NULL and CHECK; class 54: a program limit.
 _ABOUT_A_ROW = ("22", "23502", "23514", "54")
 # PgBouncer answers a client that it refuses with 08P01 and one of these texts.
@@ -25,9 +26,9 @@ _REFUSED_BY_PGBOUNCER = (
 )
 
 
-def is_worth_a_retry(error: asyncpg.PostgresError) -> bool:
-    """Whether the same transaction may well succeed when it is run again at once."""
-    return error.sqlstate in _WORTH_A_RETRY
+def attempts_worthwhile(error: asyncpg.PostgresError) -> int:
+    """How often to try a transaction that ends in this error; 1 when it would only end so again."""
+    return _ATTEMPTS.get(str(error.sqlstate), 1)
 
 
 def is_about_a_row(error: asyncpg.PostgresError) -> bool:

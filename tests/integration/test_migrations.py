@@ -1,0 +1,178 @@
+"""Migrating: again, at once, from older and newer schemas, and the roles' passwords."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from bigbrotr import BigBrotr
+from components.databases import Cluster, Database
+from config_types import DatabaseConfig, RolePasswords
+from errors import AccessDenied, DatabaseUnavailable, SchemaMismatch
+from migrate import INIT_DIRECTORY, check_schema, migrate, read_migrations
+
+NAMES = tuple(migration.name for migration in read_migrations())
+
+
+def owner_config(database: Database) -> DatabaseConfig:
+    return DatabaseConfig(
+        host=database.direct_host,
+        port=database.direct_port,
+        user=database.owner_user,
+        password=database.owner_password,
+        dbname=database.dbname,
+    )
+
+
+def as_owner(database: Database) -> BigBrotr:
+    return BigBrotr.from_config(replace(owner_config(database), min_pool=1))
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """The files of a later release: one more."""
+    directory = tmp_path / "init"
+    shutil.copytree(INIT_DIRECTORY, directory)
+    number = len(NAMES) + 1
+    (directory / f"{number:03}_more.sql").write_text(
+        "CREATE TABLE more (a INT);\n"
+        f"INSERT INTO schema_version (version, name) VALUES ({number}, 'more');\n"
+    )
+    return directory
+
+
+async def test_again_changes_nothing(empty_database: Database) -> None:
+    assert await migrate(owner_config(empty_database)) == NAMES
+    assert await migrate(owner_config(empty_database)) == ()
+    async with as_owner(empty_database) as db:
+        await check_schema(db)
+
+
+async def test_several_at_once_share_the_work(empty_database: Database) -> None:
+    config = owner_config(empty_database)
+    applied = await asyncio.gather(*(migrate(config) for _ in range(4)))
+    assert sorted(sum(applied, ())) == sorted(NAMES)
+
+
+async def test_an_archive_is_upgraded(database: Database, newer: Path) -> None:
+    config = owner_config(database)
+    assert await migrate(config) == ()
+    async with as_owner(database) as db:
+        await db.execute("INSERT INTO relays VALUES ('wss://a.example', 'clearnet', 1)")
+        with pytest.raises(SchemaMismatch, match="run the initializer first"):
+            await check_schema(db, directory=newer)
+        assert await migrate(config, directory=newer) == ("more",)
+        await check_schema(db, directory=newer)
+        assert len(await db.fetch("SELECT url FROM relays")) == 1
+
+
+async def test_a_newer_schema_is_refused(database: Database, newer: Path) -> None:
+    await migrate(owner_config(database), directory=newer)
+    with pytest.raises(SchemaMismatch, match="run a newer BigBrotr"):
+        await migrate(owner_config(database))
+    async with as_owner(database) as db:
+        with pytest.raises(SchemaMismatch, match="run a newer BigBrotr"):
+            await check_schema(db)
+
+
+async def test_an_edited_file_is_refused(database: Database, newer: Path) -> None:
+    await migrate(owner_config(database))
+    edited = newer / "003_archive_tables.sql"
+    edited.write_text(edited.read_text() + "-- edited\n")
+    with pytest.raises(SchemaMismatch, match=r"003_archive_tables\.sql is not the file"):
+        await migrate(owner_config(database), directory=newer)
+
+
+async def test_a_failing_file_leaves_nothing_behind(database: Database, newer: Path) -> None:
+    (newer / f"{len(NAMES) + 1:03}_more.sql").write_text("CREATE TABLE more (a INT); SELECT 1/0;")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(owner_config(database), directory=newer)
+    async with as_owner(database) as db:
+        await check_schema(db)
+        assert await db.fetch("SELECT FROM pg_class WHERE relname = 'more'") == []
+
+
+async def test_a_database_without_schema_is_named(empty_database: Database) -> None:
+    async with as_owner(empty_database) as db:
+        with pytest.raises(SchemaMismatch, match=f"{empty_database.dbname} has no BigBrotr schema"):
+            await check_schema(db)
+
+
+async def test_services_check_the_schema_as_writers(db: BigBrotr) -> None:
+    await check_schema(db)
+
+
+async def test_wrong_password_and_closed_port(database: Database) -> None:
+    config = owner_config(database)
+    with pytest.raises(AccessDenied, match="POSTGRES_PASSWORD"):
+        await migrate(replace(config, password="wrong"))
+    with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:1 "):
+        await migrate(replace(config, port=1))
+
+
+@pytest.fixture
+def role(cluster: Cluster) -> Iterator[str]:
+    """The reader's password is the session's: put it back."""
+    yield "bigbrotr_reader"
+    password = cluster.passwords["bigbrotr_reader"]
+    cluster.administer(f"ALTER ROLE bigbrotr_reader PASSWORD '{password}'")
+
+
+@pytest.mark.parametrize("password", ["plain", "sp ace'\"\\$:", "\u212bngström", "a\u00adb\u3000c"])
+async def test_passwords_open_the_way_through_pgbouncer(
+    database: Database, role: str, password: str
+) -> None:
+    passwords = RolePasswords(reader=password)
+    await migrate(owner_config(database), passwords)
+    query = f"SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'"
+    async with as_owner(database) as owner:
+        verifier = await owner.fetchone(query)
+        await migrate(owner_config(database), passwords)
+        assert await owner.fetchone(query) == verifier
+    for host, port in (
+        (database.host, database.port),
+        (database.direct_host, database.direct_port),
+    ):
+        async with BigBrotr(host, port, role, password, database.dbname, min_pool_size=1) as db:
+            assert await db.fetch("SELECT 1")
+
+
+def _run_program(database: Database, **changes: str) -> subprocess.CompletedProcess[str]:
+    environment = (
+        {"PATH": os.environ["PATH"]}
+        | database.environment()
+        | database.owner_environment()
+        | changes
+    )
+    return subprocess.run(
+        [sys.executable, str(INIT_DIRECTORY.parent / "src" / "migrate.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_program_migrates(empty_database: Database) -> None:
+    done = _run_program(empty_database)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("schema_migrated") == len(NAMES)
+    assert _run_program(empty_database).stdout == ""
+
+
+def test_program_says_in_one_line_what_is_wrong(empty_database: Database) -> None:
+    wrong = _run_program(empty_database, POSTGRES_OWNER_PASSWORD="wrong")
+    assert wrong.returncode == 1
+    assert "password authentication failed" in wrong.stdout
+    unset = _run_program(empty_database, POSTGRES_PORT="many")
+    assert unset.returncode == 2
+    assert "POSTGRES_PORT" in unset.stdout
+    for done in (wrong, unset):
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stderr == ""
