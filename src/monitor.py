@@ -1,0 +1,124 @@
+"""The monitor: checks every relay, again and again, and keeps what it finds in relay_metadata.
+
+Due relays are claimed by lease, so several monitors share the work, and checked in worker
+processes (NIP-11 document; open, read and write tests with round-trip times, NIP-66). A failed
+check is stored like any other: what counts is the latest one.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack
+
+from nostr.probe import ProbeReport
+
+import leases
+from bigbrotr import BigBrotr
+from config import MonitorConfig, load_monitor_config
+from constants import LOG_INFO, LOG_PROCESS, LOG_START
+from functions import (
+    RelayFailureTracker,
+    connect_bigbrotr_with_retry,
+    test_torproxy_connection,
+    wait_for_services,
+)
+from logging_config import fields
+from monitoring.check import checker
+from monitoring.due import plan_checks
+from monitoring.rounds import CheckRound
+from nostr.urls import RelayUrl
+from service import CycleReport, main
+from workers import WorkerPool
+
+NAME = "MONITOR"
+
+logger = logging.getLogger(__name__)
+
+
+class Monitor:
+    """The monitor as `service.Service`."""
+
+    def __init__(self, config: MonitorConfig) -> None:
+        self._config = config
+        self._db = BigBrotr.from_config(config.database)
+        self._pool: WorkerPool[RelayUrl, ProbeReport] = WorkerPool(
+            checker(config),
+            processes=config.num_cores,
+            concurrency=config.requests_per_core,
+            service_name=NAME,
+            log_level=config.log_level,
+        )
+        self._resources = AsyncExitStack()
+        self._owner = f"monitor:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._tracker = RelayFailureTracker(logger=logger)
+        self._outcomes: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        """Wait for the database, and for Tor when it is configured; start the workers."""
+        await wait_for_services(self._config)
+        await connect_bigbrotr_with_retry(self._db, logger=logger)
+        self._resources.push_async_callback(self._db.close)
+        await self._resources.enter_async_context(self._pool)
+        details = fields(
+            "monitor_started",
+            workers=self._config.num_cores,
+            concurrency=self._pool.capacity,
+            frequency_hours=self._config.frequency_hour,
+            write_test=self._config.keypair is not None,
+        )
+        logger.info(f"{LOG_START} {details}")
+
+    async def cycle(self, stop: asyncio.Event) -> CycleReport:
+        """Check every relay that is due."""
+        # Whatever an interrupted cycle of ours still holds.
+        await leases.release_owner(self._db, self._owner)
+        plan = await plan_checks(self._db, self._config, tor=await self._tor_answers())
+        planned = {
+            "due": len(plan.relays),
+            "resting": plan.resting,
+            "skipped_tor": plan.skipped_tor,
+        }
+        logger.info(f"{LOG_PROCESS} {fields('checks_planned', **planned)}")
+        checks = CheckRound(
+            self._db,
+            self._pool.run,
+            owner=self._owner,
+            capacity=self._pool.capacity,
+            chunk_size=self._config.chunk_size,
+            frequency=self._config.frequency_seconds,
+            tracker=self._tracker,
+        )
+        await checks.run(plan.relays, stop)
+        self._outcomes = checks.outcomes
+        if checks.outcomes:
+            logger.info(f"{LOG_INFO} {fields('check_outcomes', **checks.outcomes)}")
+        return CycleReport({**planned, **checks.counts})
+
+    async def ready(self) -> bool:
+        """Whether the database answers, and Tor when it is configured."""
+        if self._config.tor is not None and not await self._tor_answers():
+            return False
+        return await self._db.fetchone("SELECT 1") is not None
+
+    def info(self) -> dict[str, object]:
+        """The outcomes of the last cycle's checks, and how relays fared since the start."""
+        return {
+            "outcomes": dict(self._outcomes),
+            "relays_that_answered_before": dict(self._tracker.get_stats()),
+        }
+
+    async def close(self) -> None:
+        """End the workers, give the connections back."""
+        await self._resources.aclose()
+
+    async def _tor_answers(self) -> bool:
+        tor = self._config.tor
+        return tor is not None and await test_torproxy_connection(tor.host, tor.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main(NAME, load_monitor_config, Monitor))

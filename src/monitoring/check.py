@@ -1,0 +1,71 @@
+"""The check of one relay, as a worker process does it (see `workers.WorkerPool`)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from nostr_tools import RelayMetadata
+
+from config import KeypairConfig, MonitorConfig
+from nostr.connection import Dialer
+from nostr.probe import ProbeReport, probe
+from nostr.urls import RelayUrl, to_relay
+
+# A circuit through Tor takes some seconds to build, and an onion service's descriptor is fetched.
+_TOR_TIMEOUT_MULTIPLIER = 2
+# Opening, reading, signing in, reading again, writing; each has the whole timeout.
+_STEPS = 5
+
+Check = Callable[[RelayUrl], Awaitable[ProbeReport]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSettings:
+    """What a worker must know. `request_timeout` is in seconds."""
+
+    request_timeout: float
+    allow_private: bool
+    socks5_url: str | None
+    keypair: KeypairConfig | None
+
+    @classmethod
+    def of(cls, config: MonitorConfig) -> "CheckSettings":
+        """The part of the monitor's settings that its workers need."""
+        return cls(
+            request_timeout=config.request_timeout,
+            allow_private=config.allow_private_relays,
+            socks5_url=config.tor.socks5_url if config.tor else None,
+            keypair=config.keypair,
+        )
+
+
+@asynccontextmanager
+async def open_checker(settings: CheckSettings) -> AsyncIterator[Check]:
+    """What a worker process opens: the check of one relay, with nothing to close."""
+
+    async def check(url: RelayUrl) -> ProbeReport:
+        slower = _TOR_TIMEOUT_MULTIPLIER if url.network == "tor" else 1
+        timeout = settings.request_timeout * slower
+        now = int(time.time())
+        dialer = Dialer(settings.socks5_url, settings.allow_private, connect_timeout=timeout)
+        try:
+            async with asyncio.timeout(timeout * _STEPS):
+                return await probe(url, dialer, timeout=timeout, keypair=settings.keypair, now=now)
+        except TimeoutError:
+            return _endless(url, now, timeout * _STEPS)
+
+    yield check
+
+
+def _endless(url: RelayUrl, now: int, seconds: float) -> ProbeReport:
+    """The report on a relay that keeps every step of a check from ending, dripping data."""
+    metadata = RelayMetadata(to_relay(url), now, nip66=RelayMetadata.Nip66())
+    return ProbeReport(metadata, "timeout", f"the check was not done after {seconds:g} s")
+
+
+def checker(config: MonitorConfig) -> Callable[[], AbstractAsyncContextManager[Check]]:
+    """`open_checker` with its settings, as a worker pool needs it: picklable, without arguments."""
+    return partial(open_checker, CheckSettings.of(config))
