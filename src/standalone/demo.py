@@ -118,7 +118,7 @@ class Demo:
         if suite is not None and not passed:
             for name, child in suite.services.items():
                 print(f"--- the end of {child.log} ({name})\n{child.tail()}")
-        if self._keep and suite is not None:
+        if self._keep and suite is not None and self._verdict is not None:
             self._explain_kept(suite)
         else:
             for relay in self._stage.relays:
@@ -276,7 +276,8 @@ class Demo:
         for relay in self._stage.relays:
             print(f"  {relay.name:22} {relay.websocket}")
         print(f"  logs                   {self._folder}")
-        print(f"  archive                {suite.psql()}", flush=True)
+        password = suite.plan.passwords.reader
+        print(f"  archive                PGPASSWORD={password} {suite.psql()}", flush=True)
 
 
 async def _load(relay: RunningRelay, planned: Sequence[Planned], number: int) -> Set[str]:

@@ -83,11 +83,8 @@ class Suite:
         return [*self.services.values(), *servers, self.postgres.child]
 
     def psql(self) -> str:
-        """The command that opens the archive for reading."""
-        return (
-            f"PGPASSWORD={self.plan.passwords.reader} "
-            f"psql -h 127.0.0.1 -p {self.port} -U {READER} {self.plan.dbname}"
-        )
+        """The command that opens the archive for reading; it asks for the reader's password."""
+        return f"psql -h 127.0.0.1 -p {self.port} -U {READER} {self.plan.dbname}"
 
     def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         """The variables of a service: how to reach the database, and its own `settings`."""
@@ -147,7 +144,7 @@ class Suite:
             [sys.executable, str(SOURCE / f"{name}.py")],
             self.plan.folder / f"{name}.log",
             env=environment,
-            cwd=self.plan.folder,
+            cwd=SOURCE.parent,
             outlive_parent=self.plan.outlive_parent,
         )
 
