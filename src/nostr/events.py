@@ -183,7 +183,7 @@ def _value_obstacle(value: object) -> str | None:
         return "nested-tag"
     if type(value) in (float, JsonNumber):
         return "number"
-    if type(value) is int and not -_MAX_BIGINT <= value <= _MAX_BIGINT:
+    if type(value) is int and not -_MAX_BIGINT - 1 <= value <= _MAX_BIGINT:
         return "number"
     return None
 

@@ -15,7 +15,7 @@ import orjson
 
 from errors import MessageMalformed
 
-_LOSSLESS_INT_DIGITS = 18  # more digits may not fit a signed 64-bit integer
+_MAX_INT_LENGTH = 20  # of a signed 64-bit integer, as text
 
 
 class JsonNumber(float):
@@ -100,8 +100,10 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _integer(text: str) -> int | JsonNumber:
-    if len(text) <= _LOSSLESS_INT_DIGITS and text != "-0":
-        return int(text)
+    if len(text) <= _MAX_INT_LENGTH and text != "-0":
+        number = int(text)
+        if -(2**63) <= number < 2**63:
+            return number
     return JsonNumber(text)
 
 
