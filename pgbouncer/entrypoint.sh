@@ -43,7 +43,7 @@ port=${POSTGRES_PORT:-5432}
 
 cat >"$run/databases.ini" <<INI
 [databases]
-$database = host=$host port=$port dbname=$database
+$database = host=$host port=$port dbname=$database auth_user=pgbouncer_auth
 INI
 
 # For the health check: in a password file ":" and "\" are written with a "\" before them.
