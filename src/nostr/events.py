@@ -11,11 +11,16 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any, NamedTuple
 
-import orjson
 from coincurve import PublicKeyXOnly
 
 from errors import EventRefused, MessageMalformed
-from nostr.json_text import JsonNumber, Spelling, decode_json, has_only_strings
+from nostr.json_text import (
+    JsonNumber,
+    decode_json,
+    encode_json,
+    has_only_strings,
+    other_spellings,
+)
 
 __all__ = [
     "MAX_KIND",
@@ -112,18 +117,12 @@ def storage_obstacle(event: SignedEvent) -> str | None:
 
 def encode_event(event: SignedEvent) -> bytes:
     """The event as a JSON object that decodes to the same event."""
-    members = event._asdict()
-    if has_only_strings(event.tags):
-        try:
-            return orjson.dumps(members)
-        except TypeError:
-            pass
-    return _JSON.encode(members).encode()
+    return encode_json(event._asdict())
 
 
 def event_id(pubkey: str, created_at: int, kind: int, tags: list[list[Any]], content: str) -> str:
     """The id of an event that we write ourselves, in the spelling that every client agrees on."""
-    return sha256(orjson.dumps((0, pubkey, created_at, kind, tags, content))).hexdigest()
+    return sha256(encode_json((0, pubkey, created_at, kind, tags, content))).hexdigest()
 
 
 def _wrong_field(event: SignedEvent) -> str:
@@ -151,18 +150,12 @@ def _id_is_right(event: SignedEvent) -> bool:
     """Compares the id with the digest of the usual serialization, then of the rarer ones."""
     fields = (0, event.pubkey, event.created_at, event.kind, event.tags, event.content)
     try:
-        if sha256(orjson.dumps(fields)).hexdigest() == event.id:
-            return True
-    except TypeError:  # lone surrogates, deep nesting; the spellings below have them
-        pass
-    try:
-        verbatim = _SPELLINGS[0].encode(fields)
-        if not _SPELLED_DIFFERENTLY(verbatim) and has_only_strings(event.tags):
-            return False
-        texts = (verbatim, *(spelling.encode(fields) for spelling in _SPELLINGS[1:]))
+        text = encode_json(fields)
     except MessageMalformed as error:
         raise EventRefused("malformed", str(error)) from None
-    return any(sha256(text.encode()).hexdigest() == event.id for text in texts)
+    return sha256(text).hexdigest() == event.id or any(
+        sha256(other).hexdigest() == event.id for other in other_spellings(text)
+    )
 
 
 def _signature_is_right(event: SignedEvent) -> bool:
@@ -192,12 +185,3 @@ _LISTS = frozenset({list})
 _HEX_KEY = re.compile("[0-9a-f]{64}").fullmatch
 _HEX_ID = _HEX_KEY
 _HEX_SIGNATURE = re.compile("[0-9a-f]{128}").fullmatch
-_JSON = Spelling(escape_controls=True, escape_delete=False)
-# NIP-01 writes control characters verbatim, JavaScript and Python as \u00xx, some escape 0x7f.
-_SPELLINGS = (
-    Spelling(escape_controls=False, escape_delete=False),
-    _JSON,
-    Spelling(escape_controls=True, escape_delete=True),
-    Spelling(escape_controls=False, escape_delete=True),
-)
-_SPELLED_DIFFERENTLY = re.compile(r"[\x00-\x1f\x7f]|\\ud[89a-f]").search

@@ -3,11 +3,12 @@
 orjson is the fast path everywhere. It refuses lone surrogates (`"\\ud800"`), which JavaScript
 clients send, and turns integers beyond 64 bits into floats. An event whose id covers such a
 value must keep it to the last digit, so this module reads numbers as text where Python's types
-would round them, and writes every spelling of a string over which ids are computed in the wild.
+would round them, and writes them so.
 """
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -59,39 +60,51 @@ def has_only_strings(tags: object) -> bool:
         return True
 
 
-class Spelling:
-    """One way to write JSON text: which characters are escaped besides `"` and `\\`."""
+def encode_json(value: object) -> bytes:
+    """Compact JSON with `\\u00xx` for control characters, as JavaScript and Python write it, and
+    every JsonNumber as it came; raises MessageMalformed for what is nested too deep."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        pass
+    try:
+        return _encode(value).encode()
+    except (RecursionError, TypeError, ValueError) as error:
+        raise MessageMalformed(f"not a JSON value ({type(error).__name__})") from None
 
-    def __init__(self, *, escape_controls: bool, escape_delete: bool) -> None:
-        characters = '"\\\\\n\r\t\b\f\ud800-\udfff'
-        if escape_controls:
-            characters += "\x00-\x1f"
-        if escape_delete:
-            characters += "\x7f"
-        self._special = re.compile(f"[{characters}]")
 
-    def encode(self, value: Any) -> str:
-        """The value as compact JSON text; raises MessageMalformed where nothing could write it."""
-        try:
-            return self._encode(value)
-        except (RecursionError, TypeError, ValueError) as error:
-            raise MessageMalformed(f"not a JSON value ({type(error).__name__})") from None
+def other_spellings(text: bytes) -> Iterator[bytes]:
+    """The other ways to write text of encode_json over which ids are computed in the wild:
+    control characters verbatim (NIP-01's words), 0x7f escaped, or both."""
+    verbatim = text
+    if b"\\u00" in text:
+        # No UTF-8 has the byte 0xff, so it can stand for an escaped backslash meanwhile.
+        verbatim = text.replace(b"\\\\", b"\xff")
+        for character, escape in _CONTROL_ESCAPES:
+            verbatim = verbatim.replace(escape, character)
+        verbatim = verbatim.replace(b"\xff", b"\\\\")
+        if verbatim != text:
+            yield verbatim
+    if b"\x7f" in text:
+        yield text.replace(b"\x7f", b"\\u007f")
+        if verbatim != text:
+            yield verbatim.replace(b"\x7f", b"\\u007f")
 
-    def _encode(self, value: Any) -> str:
-        match value:
-            case str():
-                return '"' + self._special.sub(_escape, value) + '"'
-            case JsonNumber():
-                return value.text
-            case list() | tuple():
-                return "[" + ",".join(map(self._encode, value)) + "]"
-            case dict():
-                members = (f"{self._encode(k)}:{self._encode(v)}" for k, v in value.items())
-                return "{" + ",".join(members) + "}"
-            case int() if type(value) is int:
-                return str(value)
-            case _:
-                return orjson.dumps(value).decode()
+
+def _encode(value: Any) -> str:
+    match value:
+        case str():
+            return '"' + _ESCAPED.sub(_escape, value) + '"'
+        case JsonNumber():
+            return value.text
+        case list() | tuple():
+            return "[" + ",".join(map(_encode, value)) + "]"
+        case dict():
+            return "{" + ",".join(f"{_encode(k)}:{_encode(v)}" for k, v in value.items()) + "}"
+        case int() if type(value) is int:
+            return str(value)
+        case _:
+            return orjson.dumps(value).decode()
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -112,6 +125,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _STRINGS = frozenset({str})
+_ESCAPED = re.compile('["\\\\\x00-\x1f\ud800-\udfff]')
 _SHORT_ESCAPES = {
     '"': '\\"',
     "\\": "\\\\",
@@ -121,6 +135,7 @@ _SHORT_ESCAPES = {
     "\b": "\\b",
     "\f": "\\f",
 }
+_CONTROL_ESCAPES = [(bytes([code]), b"\\u%04x" % code) for code in range(32)]
 _DECODER = json.JSONDecoder(
     parse_int=_integer, parse_float=JsonNumber, parse_constant=_refuse_constant
 )
