@@ -171,7 +171,7 @@ def configuration(
         "admin_users": "",
     }
     text = "\n".join(f"{name} = {value}" for name, value in (options | dict(settings)).items())
-    return f"[databases]\n* = host=127.0.0.1 port={server_port}\n\n[pgbouncer]\n{text}\n"
+    return f"[databases]\n* = host=127.0.0.1 port={server_port} auth_user=pgbouncer_auth\n\n[pgbouncer]\n{text}\n"
 
 
 def start_pgbouncer(
