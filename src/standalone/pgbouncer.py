@@ -168,6 +168,7 @@ def configuration(
         "listen_port": str(port),
         "unix_socket_dir": "",
         "auth_file": str(user_list),
+        "auth_user": AUTH_USER,
         "admin_users": "",
     }
     text = "\n".join(f"{name} = {value}" for name, value in (options | dict(settings)).items())
