@@ -13,7 +13,7 @@ from nostr_tools import Event, Relay, RelayMetadata
 
 from config_types import DatabaseConfig
 from constants import LOG_WARNING
-from database_errors import clear_errors, attempts_worthwhile
+from database_errors import attempts_worthwhile, clear_errors
 from errors import DatabaseUnavailable
 from event_rows import ROWS_PER_STATEMENT, RawEvent, write_events, write_relays
 from logging_config import fields

@@ -1,0 +1,254 @@
+"""The write path: what was there already, poison rows, concurrent writers, the corpus."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from bigbrotr import BigBrotr
+from components.databases import Cluster, Database
+from components.sample_events import corpus_events, odd_event, sample_event
+from event_rows import RawEvent, WriteResult, known_ids, write_events
+from nostr.events import SignedEvent, encode_event, parse_event, storage_obstacle
+from nostr.json_text import decode_exactly
+from nostr.urls import RelayUrl
+
+RELAY = RelayUrl.parse("wss://relay.example.com")
+OTHER = RelayUrl.parse("wss://other.example.com")
+
+
+async def _write(
+    db: BigBrotr,
+    events: Sequence[SignedEvent],
+    *,
+    relay: RelayUrl = RELAY,
+    seen_at: int = 100,
+    known: Sequence[str] = (),
+    raw: Sequence[RawEvent] = (),
+    refused: Mapping[str, int] | None = None,
+) -> WriteResult:
+    return await db.run_in_transaction(
+        lambda conn: write_events(
+            conn, relay, seen_at, events, known=known, raw=raw, refused=refused
+        )
+    )
+
+
+def _raw(event: SignedEvent) -> RawEvent:
+    reason = storage_obstacle(event)
+    assert reason is not None
+    return RawEvent(event.id, encode_event(event), reason)
+
+
+async def _stored(db: BigBrotr) -> dict[str, SignedEvent]:
+    """Every archived event as its row says, from both tables."""
+    rows = await db.fetch("SELECT id, pubkey, created_at, kind, tags, content, sig FROM events")
+    events = [
+        SignedEvent(*tuple(row)[:4], orjson.loads(row["tags"]), row["content"], row["sig"])
+        for row in rows
+    ]
+    raw = await db.fetch("SELECT DISTINCT id, raw FROM events_raw")
+    events += [parse_event(decode_exactly(row["raw"])) for row in raw]
+    return {event.id: event for event in events}
+
+
+async def _sightings(db: BigBrotr) -> set[tuple[str, str, int]]:
+    rows = await db.fetch("SELECT event_id, relay_url, seen_at FROM events_relays")
+    return {tuple(row) for row in rows}
+
+
+# What was there already
+
+
+async def test_known_events_get_a_sighting(db: BigBrotr) -> None:
+    events = [sample_event(number) for number in range(3)]
+    ids = [event.id for event in events]
+    assert await known_ids(db, []) == set()
+    assert await _write(db, events[:2]) == WriteResult(new=2, sightings=2)
+    assert await known_ids(db, ids) == set(ids[:2])
+
+    result = await _write(db, events[2:], relay=OTHER, seen_at=200, known=ids[:2])
+    assert result == WriteResult(new=1, sightings=3)
+    assert await _write(db, events, relay=OTHER, seen_at=300) == WriteResult(new=0, sightings=0)
+    assert await _sightings(db) == {
+        (ids[0], RELAY.url, 100),
+        (ids[1], RELAY.url, 100),
+        *((event_id, OTHER.url, 200) for event_id in ids),
+    }
+
+
+async def test_raw_events_are_known_and_sighted(db: BigBrotr) -> None:
+    odd = odd_event([["t", "a\0b"]])
+    assert await _write(db, [], raw=[_raw(odd)]) == WriteResult(new=1, sightings=1)
+    assert await known_ids(db, [odd.id]) == {odd.id}
+    again = await _write(db, [], raw=[_raw(odd)], relay=OTHER)
+    assert again == WriteResult(new=0, sightings=1)
+    third = RelayUrl.parse("wss://third.example.com")
+    assert await _write(db, [], known=[odd.id], relay=third) == WriteResult(new=0, sightings=1)
+    rows = await db.fetch("SELECT relay_url, raw, reason FROM events_raw WHERE id = $1", odd.id)
+    assert {row["relay_url"] for row in rows} == {RELAY.url, OTHER.url, third.url}
+    assert all(row["reason"] == "nul" for row in rows)
+    assert all(parse_event(decode_exactly(row["raw"])) == odd for row in rows)
+
+
+async def test_events_deleted_since_they_were_known_are_reported(db: BigBrotr) -> None:
+    events = [sample_event(number) for number in range(3)]
+    ids = sorted(event.id for event in events)
+    await _write(db, events)
+    await db.execute("DELETE FROM events WHERE id = $1", ids[1])
+    result = await _write(db, [], relay=OTHER, known=ids)
+    assert result == WriteResult(new=0, sightings=2, vanished=(ids[1],))
+
+
+async def test_refused_events_are_counted_by_reason(db: BigBrotr) -> None:
+    await _write(db, [], refused={"wrong-id": 2, "malformed": 1, "none": 0}, seen_at=5)
+    await _write(db, [], refused={"wrong-id": 3}, seen_at=4)
+    rows = await db.fetch("SELECT * FROM refused_events ORDER BY reason")
+    assert [tuple(row) for row in rows] == [
+        (RELAY.url, "malformed", 1, 5),
+        (RELAY.url, "wrong-id", 5, 5),
+    ]
+
+
+async def test_nothing_is_left_of_a_transaction_that_fails(db: BigBrotr) -> None:
+    async def work(conn: asyncpg.Connection) -> None:
+        await write_events(conn, RELAY, 1, [sample_event(1)], refused={"malformed": 1})
+        raise KeyError("the caller's")
+
+    with pytest.raises(KeyError):
+        await db.run_in_transaction(work)
+    for table in ("relays", "events", "events_relays", "refused_events"):
+        assert await db.fetch(f"SELECT FROM {table}") == []
+
+
+# Poison
+
+
+@pytest.mark.parametrize(
+    ("changes", "sqlstate"),
+    [
+        ({"kind": 70_000}, "23514"),
+        ({"kind": 2**40}, "22000"),
+        ({"created_at": 2**70}, "22000"),
+        ({"content": "a\0b"}, "22021"),
+        ({"tags": [["t", "a\0b"]]}, "22P05"),
+        ({"sig": "short"}, "23514"),
+    ],
+)
+async def test_a_poison_row_does_not_fail_its_batch(
+    db: BigBrotr, changes: dict[str, Any], sqlstate: str
+) -> None:
+    events = [sample_event(number) for number in range(100)]
+    poison = events[37]._replace(**changes)
+    result = await _write(db, [*events[:37], poison, *events[38:]])
+    expected = RawEvent(poison.id, encode_event(poison), sqlstate)
+    assert result == WriteResult(new=100, sightings=100, unstorable=(expected,))
+    (row,) = await db.fetch("SELECT id, relay_url, raw, reason FROM events_raw")
+    assert tuple(row) == (poison.id, RELAY.url, expected.raw, sqlstate)
+    assert len(await db.fetch("SELECT FROM events")) == 99
+
+
+async def test_several_poison_rows_are_all_found(db: BigBrotr) -> None:
+    events = [sample_event(number) for number in range(64)]
+    poisoned = {0, 1, 31, 32, 63}
+    batch = [
+        event._replace(kind=-1) if index in poisoned else event
+        for index, event in enumerate(events)
+    ]
+    result = await _write(db, batch)
+    assert {event.id for event in result.unstorable} == {events[index].id for index in poisoned}
+    assert await known_ids(db, [event.id for event in events]) == {event.id for event in events}
+
+
+async def test_an_error_that_is_no_rows_fault_is_raised(
+    cluster: Cluster, database: Database, db: BigBrotr
+) -> None:
+    revoke = "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM bigbrotr_writer"
+    cluster.administer(revoke, database=database.dbname)
+    with pytest.raises(Exception, match="permission denied"):
+        await _write(db, [sample_event(1)])
+
+
+# Several writers
+
+
+async def test_four_writers_of_the_same_events_never_deadlock(
+    db: BigBrotr, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    events = [sample_event(number, tags=[["t", f"{number}"]]) for number in range(1_500)]
+
+    async def writer(number: int) -> int:
+        shuffled = random.Random(number).sample(events, len(events))
+        relay = RelayUrl.parse(f"wss://relay{number}.example.com")
+        new = 0
+        for start in range(0, len(shuffled), 250):
+            new += (await _write(db, shuffled[start : start + 250], relay=relay)).new
+        return new
+
+    assert sum(await asyncio.gather(*map(writer, range(4)))) == len(events)
+    assert len(await _sightings(db)) == 4 * len(events)
+    assert "transaction_retried" not in caplog.text
+
+
+async def test_a_deadlock_is_retried(db: BigBrotr, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    await _write(db, [], refused={"a": 1, "b": 1})
+    both_hold_one = asyncio.Barrier(2)
+    attempts: list[str] = []
+
+    async def count_in_order(first: str, second: str) -> None:
+        async def work(conn: asyncpg.Connection) -> None:
+            attempts.append(first)
+            update = "UPDATE refused_events SET events = events + 1 WHERE reason = $1"
+            await conn.execute(update, first)
+            if attempts.count(first) == 1:
+                await both_hold_one.wait()
+            await conn.execute(update, second)
+
+        await db.run_in_transaction(work)
+
+    await asyncio.gather(count_in_order("a", "b"), count_in_order("b", "a"))
+    assert len(attempts) == 3
+    assert caplog.text.count("sqlstate=40P01") == 1
+    rows = await db.fetch("SELECT events FROM refused_events")
+    assert [row["events"] for row in rows] == [3, 3]
+
+
+# Unaltered
+
+
+async def test_odd_tags_come_out_as_they_went_in(db: BigBrotr) -> None:
+    odd = [
+        odd_event([["t", 5], ["t", True], ["t", None], [], ["t"], [0, -7]]),
+        odd_event([["t", 2**53 + 1, -(2**63) + 1]]),
+        odd_event([["t", "a\0b"]]),
+        odd_event([["t", ["nested", {"b": 1, "a": 2}]]]),
+        odd_event([["t", "\ud800"]]),
+        odd_event([["t"]], "\0"),
+    ]
+    storable = [event for event in odd if storage_obstacle(event) is None]
+    raw = [_raw(event) for event in odd if storage_obstacle(event) is not None]
+    assert len(raw) == 4
+    await _write(db, storable, raw=raw)
+    assert await _stored(db) == {event.id: event for event in odd}
+
+
+async def test_every_event_of_the_corpus_comes_out_as_it_went_in(db: BigBrotr) -> None:
+    events = corpus_events() + [sample_event(number) for number in range(10)]
+    storable = [event for event in events if storage_obstacle(event) is None]
+    raw = [_raw(event) for event in events if storage_obstacle(event) is not None]
+    unique = {event.id: event for event in events}
+    result = await _write(db, storable, raw=raw)
+    assert result == WriteResult(new=len(unique), sightings=len(unique))
+
+    stored = await _stored(db)
+    assert stored == unique
+    for event in stored.values():
+        # Recomputes the id.
+        assert parse_event(decode_exactly(encode_event(event))) == event
