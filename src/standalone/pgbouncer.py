@@ -172,7 +172,8 @@ def configuration(
         "admin_users": "",
     }
     text = "\n".join(f"{name} = {value}" for name, value in (options | dict(settings)).items())
-    return f"[databases]\n* = host=127.0.0.1 port={server_port} auth_user=pgbouncer_auth\n\n[pgbouncer]\n{text}\n"
+    every_database = f"* = host=127.0.0.1 port={server_port} auth_user=pgbouncer_auth"
+    return f"[databases]\n{every_database}\n\n[pgbouncer]\n{text}\n"
 
 
 def start_pgbouncer(
