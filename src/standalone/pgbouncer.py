@@ -168,11 +168,10 @@ def configuration(
         "listen_port": str(port),
         "unix_socket_dir": "",
         "auth_file": str(user_list),
-        "auth_user": AUTH_USER,
         "admin_users": "",
     }
     text = "\n".join(f"{name} = {value}" for name, value in (options | dict(settings)).items())
-    every_database = f"* = host=127.0.0.1 port={server_port} auth_user=pgbouncer_auth"
+    every_database = f"* = host=127.0.0.1 port={server_port} auth_user={AUTH_USER}"
     return f"[databases]\n{every_database}\n\n[pgbouncer]\n{text}\n"
 
 
