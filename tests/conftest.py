@@ -4,12 +4,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
+import hypothesis
 import pytest
 
 from bigbrotr import BigBrotr
 from components import relays
 from components.databases import Cluster, Database, start_cluster
 from components.relays import StartRelay
+
+# A busy machine makes a single example slow now and then.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ class EndKind(StrEnum):
 
     EOSE = "eose"
     CLOSED = "closed"  # the relay refused or ended the subscription
-    TIMEOUT = "timeout"  # nothing came for the idle time
+    TIMEOUT = "timeout"  # nothing came for the idle time, or the whole took too long
     DISCONNECTED = "disconnected"
     OVERFLOW = "overflow"  # more events or bytes came than the page may hold
 
@@ -46,7 +46,14 @@ class PageCollector:
     """Gathers a page while the connection reads. One idle timer serves the whole page: when it
     fires too early it is set again for the rest of the time."""
 
-    def __init__(self, *, idle_timeout: float, max_events: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        idle_timeout: float,
+        max_events: int,
+        max_bytes: int,
+        total_timeout: float = float("inf"),
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle_timeout = idle_timeout
         self._max_events = max_events
@@ -55,7 +62,8 @@ class PageCollector:
         self._received_bytes = 0
         self._started = self._last_heard = self._loop.time()
         self._first_heard: float | None = None
-        self._timer = self._loop.call_later(idle_timeout, self._check_idle)
+        self._give_up_at = self._started + total_timeout
+        self._timer = self._loop.call_later(min(idle_timeout, total_timeout), self._check_idle)
         self._ended: asyncio.Future[PageEnd] = self._loop.create_future()
         self.malformed = 0
         self.last_notice = ""
@@ -87,7 +95,8 @@ class PageCollector:
         return Page(end, tuple(self._events), self.malformed, self._received_bytes, rtt)
 
     def _check_idle(self) -> None:
-        rest = self._last_heard + self._idle_timeout - self._loop.time()
+        due = min(self._last_heard + self._idle_timeout, self._give_up_at)
+        rest = due - self._loop.time()
         if rest <= 0:
             self.end(PageEnd(EndKind.TIMEOUT, text=self.last_notice))
         else:

@@ -80,13 +80,18 @@ class RelayConnection:
         idle_timeout: float,
         max_events: int,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        total_timeout: float = float("inf"),
     ) -> Page:
-        """One REQ until it ends. `idle_timeout` (seconds) is the longest silence, not the total.
+        """One REQ until it ends. `idle_timeout` (seconds) is the longest silence, `total_timeout`
+        the longest time in all; what came until then is in the page.
 
         Sends CLOSE unless the relay ended the subscription itself.
         """
         collector = PageCollector(
-            idle_timeout=idle_timeout, max_events=max_events, max_bytes=max_bytes
+            idle_timeout=idle_timeout,
+            max_events=max_events,
+            max_bytes=max_bytes,
+            total_timeout=total_timeout,
         )
         name = self._new_name()
         self._pages[name] = collector

@@ -34,7 +34,7 @@ def dialer(**settings: object) -> Dialer:
 
 
 async def read(
-    connection: RelayConnection, flt: dict = FILTER, idle_timeout: float = 2.0, **limits: int
+    connection: RelayConnection, flt: dict = FILTER, idle_timeout: float = 2.0, **limits: float
 ) -> Page:
     return await connection.page(flt, idle_timeout=idle_timeout, **{"max_events": 10_000, **limits})
 
@@ -84,9 +84,16 @@ async def test_silence_ends_a_page_with_its_events_and_the_last_notice():
 
 async def test_the_timeout_is_of_silence_not_of_the_whole_page():
     async with ScriptedRelay(make_events(8), delay=0.1) as relay:
-        page = await read_from(relay, idle_timeout=0.4)
+        page = await read_from(relay, idle_timeout=0.6)
     assert page.end.kind is EndKind.EOSE
     assert len(page.events) == 8
+
+
+async def test_a_page_that_trickles_is_given_up_with_what_came():
+    async with ScriptedRelay(make_events(100), delay=0.05) as relay:
+        page = await read_from(relay, idle_timeout=5, total_timeout=0.3)
+    assert page.end.kind is EndKind.TIMEOUT
+    assert 1 <= len(page.events) <= 7
 
 
 async def test_a_dropped_connection_ends_every_open_page():
@@ -141,6 +148,42 @@ async def test_garbage_is_counted_and_harmless():
     assert page.end.kind is EndKind.EOSE
     assert page.malformed == len(garbage)
     assert len(page.events) == 3
+
+
+async def test_a_relay_that_floods_unasked_is_left(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nostr.websocket.MAX_STRAY_BYTES", 10_000)
+    flood = ['["EVENT","other",{"id":"' + "0" * 64 + '"}]'] * 1_000
+    async with ScriptedRelay(garbage=flood) as relay:
+        page = await read_from(relay)
+    assert page.end.kind is EndKind.DISCONNECTED
+    assert "nobody asked" in page.end.text
+
+
+async def test_a_peer_that_stops_reading_holds_nobody_up():
+    released = asyncio.Event()
+
+    async def deaf(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        await released.wait()
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", deaf)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    event = {"id": "0" * 64, "content": "x" * 30_000_000}
+    try:
+        async with asyncio.timeout(10):
+            connection = await dialer().connect(url_of(runner.addresses[0][1]))
+            assert await connection.publish(event, timeout=0.3) is None
+            page = await read(connection, idle_timeout=0.3)
+            await connection.close()
+    finally:
+        released.set()
+        await runner.cleanup()
+    assert page.end.kind is EndKind.TIMEOUT
 
 
 async def test_an_oversized_frame_ends_the_connection():
@@ -334,7 +377,7 @@ class Tls:
         authority.configure_trust(self.trust)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tls() -> Iterator[Tls]:
     return Tls()
 
@@ -355,6 +398,17 @@ async def test_a_certificate_error_never_falls_back_to_ws(tls: Tls):
             await relay.dialer().connect(relay.url)
         assert relay.connected == 0
     assert failed.value.kind == "tls-certificate"
+
+
+async def test_a_failed_handshake_does_not_fall_back_to_ws_either(tls: Tls):
+    tls.server.minimum_version = ssl.TLSVersion.TLSv1_3
+    old_client = ssl.create_default_context()
+    old_client.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with ScriptedRelay(tls=tls.server) as relay:
+        with pytest.raises(ConnectFailed) as failed:
+            await relay.dialer(trust=old_client).connect(relay.url)
+        assert relay.connected == 0
+    assert failed.value.kind == "tls"
 
 
 async def test_a_peer_without_tls_is_reached_by_ws():
