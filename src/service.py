@@ -112,7 +112,7 @@ class _Shell:
         try:
             if self._config.health_check_port:
                 await health.start()
-            await self._until_stopped(self._service.start())
+            await self._until_stopped(self._service.start(), grace=0)
             return await self._loop()
         except BigBrotrError as error:
             logger.error(f"{LOG_ERROR} {fields('service_failed', error=error)}")
@@ -143,7 +143,12 @@ class _Shell:
         started = time.monotonic()
         self._cycling = True
         try:
-            report = await self._until_stopped(self._service.cycle(self._stop)) or CycleReport()
+            report = (
+                await self._until_stopped(
+                    self._service.cycle(self._stop), grace=SHUTDOWN_GRACE_SECONDS / 2
+                )
+                or CycleReport()
+            )
         except BigBrotrError as error:
             logger.error(f"{LOG_ERROR} {fields('cycle_failed', error=error)}")
             report = CycleReport(failed=True)
@@ -158,13 +163,13 @@ class _Shell:
         logger.info(f"{mark} {fields('cycle_done', seconds=seconds, **report.counts)}")
         return report
 
-    async def _until_stopped(self, work: Coroutine[object, object, R]) -> R | None:
-        """The result of `work`; after a stop signal it has a grace period, then is cancelled."""
+    async def _until_stopped(self, work: Coroutine[object, object, R], *, grace: float) -> R | None:
+        """The result of `work`; `grace` seconds after a stop signal it is cancelled."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            await asyncio.wait((task,), timeout=SHUTDOWN_GRACE_SECONDS / 2)
+            await asyncio.wait((task,), timeout=grace)
         stopped.cancel()
         if task.done():
             return task.result()
