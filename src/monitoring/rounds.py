@@ -31,6 +31,15 @@ _BATCH_SECONDS = 2.0
 
 # Outcomes that say something of our own side, and nothing of the relay.
 _NOT_CHECKED = frozenset(("no-tor", "socks", "worker-died", "check-broken"))
+# Why an open relay cannot be read. Any other word is the relay's own, and there is no end to them.
+_READ_OUTCOMES = frozenset(
+    (
+        *("ok", "timeout", "disconnected", "closed", "overflow"),
+        *("auth-required", "payment-required", "restricted", "blocked", "rate-limited"),
+        *("error", "invalid", "unsupported", "mute", "pow"),
+    )
+)
+_OTHER_REFUSAL = "other-refusal"
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +140,7 @@ class CheckRound:
         except Exception:
             logger.exception(f"{LOG_WARNING} {fields('check_broken', relay=relay)}")
             return _Checked(claim, None, "check-broken")
-        return _Checked(claim, report, report.outcome)
+        return _Checked(claim, report, _outcome(report))
 
     async def _wait(self, stopped: asyncio.Task[bool]) -> None:
         """Until a check is done, or something else is due."""
@@ -225,6 +234,14 @@ class CheckRound:
             task.cancel()
         if running:
             await asyncio.wait(running)
+
+
+def _outcome(report: ProbeReport) -> str:
+    """The report's outcome as a word from a list that is ours."""
+    result = report.metadata.nip66
+    if result is None or not result.openable or report.outcome in _READ_OUTCOMES:
+        return report.outcome
+    return _OTHER_REFUSAL
 
 
 def _clock() -> float:

@@ -257,6 +257,31 @@ async def test_what_says_nothing_of_the_relay_is_not_stored(db: BigBrotr, outcom
     assert int(str(state["not_before"])) > time.time(), "but not again in this very moment"
 
 
+@pytest.mark.parametrize("word", ["event", "no-tor", "worker-died", "any-other-word"])
+async def test_a_relay_s_own_words_do_not_become_outcomes(db: BigBrotr, word: str) -> None:
+    (relay,) = await insert(db, "a")
+
+    async def check(relay: RelayUrl) -> ProbeReport:
+        return report(relay, outcome=word)
+
+    this = a_round(db, check)
+    await this.run([relay], asyncio.Event())
+    assert this.outcomes == {"other-refusal": 1}
+    assert await checks(db) == {"a": True}
+
+
+@pytest.mark.parametrize("outcome", ["auth-required", "payment-required", "rate-limited"])
+async def test_why_an_open_relay_cannot_be_read_is_kept(db: BigBrotr, outcome: str) -> None:
+    (relay,) = await insert(db, "a")
+
+    async def check(relay: RelayUrl) -> ProbeReport:
+        return report(relay, outcome=outcome)
+
+    await a_round(db, check).run([relay], asyncio.Event())
+    state = await task(db, relay)
+    assert (state["last_outcome"], state["failures"]) == (outcome, 0), "it answers: not dead"
+
+
 async def test_a_lost_database_ends_the_round(db: BigBrotr) -> None:
     first, second = await insert(db, "a", "b")
     abandoned = asyncio.Event()
