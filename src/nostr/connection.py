@@ -71,12 +71,13 @@ class Dialer:
                 try:
                     return await attempt(first)
                 except ConnectFailed as failed:
-                    if not _may_try_other(first, failed.kind):
+                    if not _may_try_other(url, first, failed.kind):
                         raise
                     try:
                         return await attempt("ws" if first == "wss" else "wss")
                     except ConnectFailed as other:
-                        raise (failed if speaks_no_tls(other.kind) else other) from None
+                        no_news = speaks_no_tls(other.kind) or other.kind == "reset"
+                        raise (failed if no_news else other) from None
         except TimeoutError:
             raise ConnectFailed("timeout", url.url, f"no answer within {timeout:g} s") from None
 
@@ -101,10 +102,12 @@ class Dialer:
         return RelayConnection(url, scheme, _milliseconds_since(started), websocket, transport)
 
 
-def _may_try_other(scheme: str, kind: str) -> bool:
-    if scheme == "wss":
-        return speaks_no_tls(kind)
-    return kind in ("refused", "reset", "closed", "http-status", "not-websocket", "protocol")
+def _may_try_other(url: RelayUrl, scheme: str, kind: str) -> bool:
+    if scheme == "ws":
+        return kind in ("refused", "reset", "closed", "http-status", "not-websocket", "protocol")
+    # A peer that hangs up on TLS may still speak it. On a port of its own trying ws does no harm;
+    # at 443 it would take whoever cuts connections for a reason to go on in the clear at 80.
+    return speaks_no_tls(kind) or (kind == "reset" and url.port is not None)
 
 
 def _milliseconds_since(started: float) -> int:

@@ -123,7 +123,7 @@ def failure_kind(error: BaseException) -> tuple[str, str]:
 
 def speaks_no_tls(kind: str) -> bool:
     """Whether a failure of a wss attempt shows that nobody speaks TLS at that port."""
-    return kind in ("refused", "not-tls", "reset")
+    return kind in ("refused", "not-tls")
 
 
 def _no_redirects() -> aiohttp.TraceConfig:

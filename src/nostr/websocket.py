@@ -105,7 +105,8 @@ class RelayConnection:
         finally:
             del self._pages[name]
         if page.end.kind is not EndKind.CLOSED:
-            self._send_soon(messages.encode_close(name))
+            # Before the next REQ: some relays allow but one subscription.
+            await self._send(messages.encode_close(name), CLOSE_SECONDS)
         return page
 
     async def publish(self, event: Mapping[str, Any], *, timeout: float) -> OkReply | None:

@@ -404,11 +404,51 @@ async def test_a_failed_handshake_does_not_fall_back_to_ws_either(tls: Tls):
     tls.server.minimum_version = ssl.TLSVersion.TLSv1_3
     old_client = ssl.create_default_context()
     old_client.maximum_version = ssl.TLSVersion.TLSv1_2
-    async with ScriptedRelay(tls=tls.server) as relay:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        refusing = asyncio.create_task(asyncio.to_thread(refuse_handshake, listener, tls.server))
         with pytest.raises(ConnectFailed) as failed:
-            await relay.dialer(trust=old_client).connect(relay.url)
-        assert relay.connected == 0
+            await dialer(trust=old_client).connect(url_of(listener.getsockname()[1]))
+        await refusing
+        listener.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            listener.accept()
     assert failed.value.kind == "tls"
+
+
+def refuse_handshake(listener: socket.socket, context: ssl.SSLContext) -> None:
+    accepted, _ = listener.accept()
+    with accepted, pytest.raises(ssl.SSLError):
+        context.wrap_socket(accepted, server_side=True)
+
+
+@pytest.mark.parametrize(
+    ("port", "kind", "schemes"),
+    [
+        (None, "refused", ["wss", "ws"]),
+        (None, "not-tls", ["wss", "ws"]),
+        (None, "reset", ["wss"]),
+        (7777, "reset", ["wss", "ws"]),
+        (7777, "tls", ["wss"]),
+        (7777, "tls-certificate", ["wss"]),
+        (7777, "timeout", ["wss"]),
+        (7777, "http-status", ["wss"]),
+        (7777, "dns", ["wss"]),
+        (7777, "address-refused", ["wss"]),
+    ],
+)
+async def test_when_ws_is_tried_after_wss(port: int | None, kind: str, schemes: list[str]):
+    url = RelayUrl.parse("wss://relay.example.com" + (f":{port}" if port else ""))
+    tried = []
+
+    async def attempt(scheme: str) -> None:
+        tried.append(scheme)
+        raise ConnectFailed(kind if scheme == "wss" else "refused", url.url)
+
+    with pytest.raises(ConnectFailed) as failed:
+        await dialer().try_schemes(url, attempt, timeout=1)
+    assert tried == schemes
+    assert failed.value.kind == kind
 
 
 async def test_a_peer_without_tls_is_reached_by_ws():
