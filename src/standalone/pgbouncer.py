@@ -14,6 +14,7 @@ from configparser import ConfigParser
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from errors import ComponentMissing
 from standalone.postgres import Postgres
@@ -78,17 +79,13 @@ def fetch_pgbouncer(folder: Path) -> Program:
     Raises ComponentMissing when that does not work here.
     """
     print(f"suite: PgBouncer is not installed, fetching it into {folder}", flush=True)
-    downloads = folder / "packages"
-    shutil.rmtree(folder, ignore_errors=True)
-    downloads.mkdir(parents=True)
     try:
-        try:
-            _download([], downloads)
-        except subprocess.SubprocessError:
-            # No package lists, as in container images, or lists too old.
-            _download(_own_package_lists(folder), downloads)
-        for package in sorted(downloads.glob("*.deb")):
-            _run(["dpkg-deb", "--extract", str(package), str(folder / "root")], folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Complete or not there at all, also when this is interrupted or done twice at once.
+        with TemporaryDirectory(dir=folder.parent) as work:
+            _fetch(Path(work))
+            shutil.rmtree(folder, ignore_errors=True)
+            (Path(work) / "root").rename(folder)
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         last = str(detail).strip().splitlines()[-1:] or [""]
@@ -96,12 +93,23 @@ def fetch_pgbouncer(folder: Path) -> Program:
             f"PgBouncer is not installed and cannot be fetched ({last[0]}); "
             "install the package pgbouncer"
         ) from error
-    shutil.rmtree(downloads)
-    shutil.rmtree(folder / "apt", ignore_errors=True)
     found = _unpacked(folder)
     if found is None:
         raise ComponentMissing("PgBouncer cannot be fetched: its package holds no program")
     return found
+
+
+def _fetch(work: Path) -> None:
+    work.chmod(0o755)
+    downloads = work / "packages"
+    downloads.mkdir()
+    try:
+        _download([], downloads)
+    except subprocess.SubprocessError:
+        # No package lists, as in container images, or lists too old.
+        _download(_own_package_lists(work), downloads)
+    for package in sorted(downloads.glob("*.deb")):
+        _run(["dpkg-deb", "--extract", str(package), str(work / "root")], work)
 
 
 def _download(options: list[str], downloads: Path) -> None:
@@ -145,9 +153,9 @@ def _own_package_lists(folder: Path) -> list[str]:
 
 def _unpacked(folder: Path) -> Program | None:
     for relative in ("usr/sbin/pgbouncer", "sbin/pgbouncer"):
-        program = folder / "root" / relative
+        program = folder / relative
         if program.exists():
-            libraries = {str(found.parent) for found in (folder / "root").rglob("*.so.*")}
+            libraries = {str(found.parent) for found in folder.rglob("*.so.*")}
             return Program(program, ":".join(sorted(libraries)))
     return None
 

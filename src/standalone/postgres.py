@@ -64,10 +64,21 @@ def find_binaries(account: Account | None, copy_into: Path) -> Binaries:
         best = _from_wheel()
     if account is None or account.can_reach(best.folder / "postgres"):
         return best
-    copied = copy_into / f"postgresql-{best.version}"
+    return _copy(best, copy_into / f"postgresql-{best.version}")
+
+
+def _copy(found: Binaries, target: Path) -> Binaries:
+    """The installation, copied into `target` unless it is there, with the libraries that a wheel
+    keeps beside its package: programs find them by the relative path."""
+    installation = found.folder.parent
+    package = installation.parent
+    libraries = package.with_name(package.name + ".libs")
+    copied = target / package.name / installation.name
     if not copied.exists():
-        shutil.copytree(best.folder.parent, copied, symlinks=True)
-    return Binaries(copied / "bin", best.version)
+        shutil.copytree(installation, copied, symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    return Binaries(copied / "bin", found.version)
 
 
 def _system_candidates() -> Iterable[Binaries]:
