@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import asyncpg
 import pytest
 from aiohttp import web
 
@@ -16,7 +17,9 @@ from bigbrotr import BigBrotr
 from components.databases import Database
 from components.relays import StartRelay
 from config import load_monitor_config
+from event_rows import write_events
 from monitor import Monitor
+from nostr.events import SignedEvent
 from nostr.urls import RelayUrl, to_relay
 from standalone.processes import free_port
 from standalone.signing import Author
@@ -289,10 +292,12 @@ async def test_a_killed_worker_costs_its_relays_nothing_but_time(
     assert (row["owner"], row["failures"]) == (None, 0)
 
 
-async def run_program(environment: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
+async def run_program(
+    environment: dict[str, str], *arguments: str, program: str = "monitor"
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        str(SRC / "monitor.py"),
+        str(SRC / f"{program}.py"),
         *arguments,
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
@@ -329,3 +334,22 @@ async def test_the_program_ends_soon_after_sigterm_and_gives_its_leases_back(
     assert program.returncode == 0, output
     assert await db.fetch("SELECT 1 FROM relay_tasks WHERE owner IS NOT NULL") == []
     assert set(await latest(db)) == {living}
+
+
+async def test_a_relay_that_only_an_event_names_is_found_and_then_checked(
+    db: BigBrotr, database: Database, local_relay: StartRelay
+) -> None:
+    known, hidden = await local_relay(), await local_relay(EVENTS)
+    named = AUTHOR.sign(10002, 1_700_000_000, [["r", f"{hidden.websocket}/"]], "")
+
+    async def write(conn: asyncpg.Connection) -> object:
+        source = RelayUrl.parse(known.url, allow_private=True)
+        return await write_events(conn, source, 1_700_000_000, [SignedEvent(*named)])
+
+    await db.run_in_transaction(write)
+    environment = settings(database, FINDER_AGGREGATOR_URLS="")
+    for program in ("finder", "monitor"):
+        process = await run_program(environment, "--once", program=program)
+        output = (await process.communicate())[0].decode()
+        assert process.returncode == 0, output
+    assert await readable(db) == {known.url, hidden.url}
