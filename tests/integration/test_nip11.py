@@ -4,11 +4,14 @@ import asyncio
 import time
 
 import pytest
+from aiohttp import web
 
 from components.relays import StartRelay
+from nostr.connection import Dialer
 from nostr.nip11 import Nip11Result, fetch_nip11
 from nostr.urls import RelayUrl
 from scripted_relay import ScriptedRelay
+from socks_proxy import SocksProxy
 
 DOCUMENT = {"name": "here", "supported_nips": [1, 11], "limitation": {"max_limit": 10}}
 
@@ -66,6 +69,39 @@ async def test_a_private_address_is_not_asked():
         guarded = relay.dialer(allow_private=False)
         result = await fetch_nip11(relay.url, guarded, timeout=2)
     assert result.outcome == "address-refused"
+
+
+async def test_a_redirect_is_not_followed():
+    async with ScriptedRelay(nip11=DOCUMENT) as target:
+
+        async def redirect(request: web.Request) -> web.Response:
+            raise web.HTTPMovedPermanently(f"http://127.0.0.1:{target.port}/")
+
+        app = web.Application()
+        app.router.add_get("/", redirect)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = RelayUrl.parse(f"ws://127.0.0.1:{runner.addresses[0][1]}", allow_private=True)
+        try:
+            result = await fetch_nip11(url, target.dialer(), timeout=2)
+        finally:
+            await runner.cleanup()
+    assert (result.outcome, result.detail) == ("http-status", "HTTP 301")
+
+
+async def test_an_onion_relay_is_asked_through_socks():
+    onion = "oxtrdevav64z64yb7x6rjg4ntzqjhedm5b5zjqulugknhzr46ny2qbad.onion"
+    async with ScriptedRelay(nip11=DOCUMENT) as relay:
+        proxy = SocksProxy(relay.port)
+        async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            dialer = Dialer(f"socks5://127.0.0.1:{port}", False, 2)
+            result = await fetch_nip11(RelayUrl.parse(f"ws://{onion}/a"), dialer, timeout=2)
+        assert result.nip11.name == "here"
+    without = await fetch_nip11(RelayUrl.parse(f"ws://{onion}"), Dialer(None, False, 2), timeout=2)
+    assert without.outcome == "no-tor"
+    assert proxy.asked == [(3, onion, 80)]
 
 
 async def test_cancelling_passes():
