@@ -14,8 +14,6 @@ import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 
-from nostr.probe import ProbeReport
-
 import leases
 from bigbrotr import BigBrotr
 from config import MonitorConfig, load_monitor_config
@@ -30,6 +28,7 @@ from logging_config import fields
 from monitoring.check import checker
 from monitoring.due import plan_checks
 from monitoring.rounds import CheckRound
+from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl
 from service import CycleReport, main
 from workers import WorkerPool
