@@ -9,7 +9,7 @@
 CREATE TABLE IF NOT EXISTS schema_version (
     version     INTEGER PRIMARY KEY CHECK (version > 0),
     name        TEXT NOT NULL,
-    checksum    TEXT CHECK (checksum ~ '^[0-9a-f]{64}$'),
+    checksum    TEXT CHECK (octet_length(checksum) = 64 AND checksum !~ '[^0-9a-f]'),
     applied_at  TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE schema_version IS 'Files of init/ applied to this database';

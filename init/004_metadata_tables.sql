@@ -28,7 +28,8 @@ RETURN encode(sha256(convert_to(jsonb_build_object(
 )::text, 'UTF8')), 'hex');
 
 CREATE TABLE IF NOT EXISTS nip11 (
-    id                TEXT COLLATE "C" PRIMARY KEY CHECK (id ~ '^[0-9a-f]{64}$'),
+    id                TEXT COLLATE "C" PRIMARY KEY
+                      CHECK (octet_length(id) = 64 AND id !~ '[^0-9a-f]'),
     name              TEXT,
     description       TEXT,
     banner            TEXT,
@@ -49,7 +50,8 @@ COMMENT ON COLUMN nip11.extra_fields IS
     'PostgreSQL cannot hold it as it is (NUL, lone surrogates)';
 
 CREATE TABLE IF NOT EXISTS nip66 (
-    id         TEXT COLLATE "C" PRIMARY KEY CHECK (id ~ '^[0-9a-f]{64}$'),
+    id         TEXT COLLATE "C" PRIMARY KEY
+               CHECK (octet_length(id) = 64 AND id !~ '[^0-9a-f]'),
     openable   BOOLEAN NOT NULL,
     readable   BOOLEAN NOT NULL,
     writable   BOOLEAN NOT NULL,

@@ -1,7 +1,8 @@
 -- What is proven archived, what could not be proven, and who works on which relay.
 
 CREATE TABLE IF NOT EXISTS sync_filters (
-    filter_hash  TEXT COLLATE "C" PRIMARY KEY CHECK (filter_hash ~ '^[0-9a-f]{64}$'),
+    filter_hash  TEXT COLLATE "C" PRIMARY KEY
+                 CHECK (octet_length(filter_hash) = 64 AND filter_hash !~ '[^0-9a-f]'),
     filter       JSONB NOT NULL CHECK (jsonb_typeof(filter) = 'object')
 );
 COMMENT ON TABLE sync_filters IS

@@ -32,7 +32,8 @@ BEGIN
     RETURN total;
 END
 $$;
-COMMENT ON FUNCTION delete_orphan_events(INTEGER) IS 'Deletes events that no relay is known to hold';
+COMMENT ON FUNCTION delete_orphan_events(INTEGER) IS
+    'Deletes events that no relay is known to hold';
 
 CREATE OR REPLACE FUNCTION delete_orphan_nip11(batch_size INTEGER DEFAULT 5000)
 RETURNS BIGINT

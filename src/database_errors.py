@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from errors import AccessDenied, DatabaseError, DatabaseUnavailable
+from errors import AccessDenied, BigBrotrError, DatabaseError, DatabaseUnavailable
 
 # Class 28: role or password; 3D000: no such database; 42501: no permission.
 _DENIED = ("28", "3D000", "42501")
@@ -42,6 +42,8 @@ def clear_errors(target: str) -> Iterator[None]:
     DatabaseUnavailable that name the `target`. Errors of a statement itself pass unchanged."""
     try:
         yield
+    except BigBrotrError:
+        raise
     except asyncpg.PostgresError as error:
         meaning = _meaning(error)
         if meaning is None:
