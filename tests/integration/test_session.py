@@ -6,6 +6,7 @@ what is not claimed must be visible as a gap or as an outcome.
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from scripted_relay import ScriptedRelay, make_event, make_events
 from standalone.signing import Author, DemoEvent
 from sync import ledger
 from sync.facts import Order
+from sync.relay_model import RelayModel
 from sync.windows import Window
 
 START = 1_700_000_000
@@ -310,3 +312,45 @@ async def test_first_unproven_second(db: BigBrotr) -> None:
         assert await ledger.first_unproven(db, url, name, target) == START + 51
         await synchronize(db, url, target)
         assert await ledger.first_unproven(db, url, name, target) is None
+
+
+CORPUS = Path(__file__).parents[3] / "shared" / "corpus"
+FIELDS = ("id", "pubkey", "created_at", "kind", "tags", "content", "sig")
+
+
+async def read_back(db: BigBrotr) -> dict[str, dict[str, Any]]:
+    """Every archived event as relays would have it."""
+    rows = await db.fetch(
+        "SELECT id, pubkey, created_at, kind, tags::text AS tags, content, sig FROM events"
+    )
+    events = {row["id"]: {**dict(row), "tags": json.loads(row["tags"])} for row in rows}
+    raw = await db.fetch("SELECT id, raw FROM events_raw")
+    return events | {row["id"]: json.loads(row["raw"]) for row in raw}
+
+
+async def test_real_events_come_out_as_they_went_in(db: BigBrotr) -> None:
+    """Real signed events and real broken ones where they are at hand, our own everywhere."""
+    real = make_events(50) + [
+        event
+        for file in sorted(CORPUS.glob("events__*.jsonl"))
+        for event in map(json.loads, file.read_text().splitlines())
+    ]
+    broken = [{**real[0], "content": "changed"}] + [
+        json.loads(line)["event"]
+        for file in CORPUS.glob("invalid_events.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    async with ScriptedRelay(real) as relay:
+        report = await synchronize(db, relay.url.url, Window(0, 2_000_000_000))
+        assert report.outcome == "complete"
+        assert report.counts["refused"] == 0
+        kept = await read_back(db)
+        for event in real:
+            assert {name: kept[event["id"]][name] for name in FIELDS} == {
+                name: event[name] for name in FIELDS
+            }
+        relay.extra = broken
+        target = Window(2_000_000_001, 2_000_000_002)
+        report = await synchronize(db, relay.url.url, target, model=RelayModel(lanes=1))
+        assert report.counts["refused"] == len(broken) * report.counts["requests"]
+        assert (await read_back(db)).keys() == kept.keys()
