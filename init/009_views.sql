@@ -50,7 +50,8 @@ COMMENT ON VIEW readable_relays IS 'Relays that the latest check could read from
 
 -- proven_percent counts seconds of the target interval, not events: nobody can know how many
 -- events a relay holds in seconds that are not proven. It is rounded down, so 100 means all of
--- it. A gap is listed while sync_gaps has it; seconds of a gap are never counted as covered.
+-- it. The target runs from the earliest second ever asked for to the latest; a filter without
+-- one has no percentage. gap_seconds are those that could not be proven when last tried.
 CREATE OR REPLACE VIEW sync_progress AS
 SELECT
     coverage.relay_url,

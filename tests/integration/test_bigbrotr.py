@@ -1,6 +1,8 @@
 """BigBrotr: the specification's methods against a real database through PgBouncer."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -8,12 +10,13 @@ import pytest
 from nostr_tools import Event, Relay, RelayMetadata
 
 from bigbrotr import BigBrotr
-from components.databases import Database
+from components.databases import Cluster, Database
 from components.sample_events import sample_event
 from errors import AccessDenied, DatabaseUnavailable, RelayUrlRefused
 from nostr.events import SignedEvent
 from nostr.json_text import decode_json
 from nostr.urls import RelayUrl, to_relay
+from standalone.pgbouncer import start_pgbouncer
 from standalone.processes import free_port
 
 RELAY = Relay("wss://relay.example.com")
@@ -310,6 +313,23 @@ async def test_nothing_listens(database: Database, host: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="POSTGRES_HOST") as caught:
         await _with(database, host=host, port=free_port()).connect()
     assert "\n" not in str(caught.value)
+
+
+async def test_postgresql_is_down_behind_pgbouncer(
+    cluster: Cluster, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bigbrotr._CONNECT_TIMEOUT_SECONDS", 1.5)
+    folder = cluster.folder / "pgbouncer-alone"
+    nobody = replace(cluster.postgres, port=free_port())
+    alone = start_pgbouncer(
+        folder, nobody, database.pgbouncer_auth_password, log=tmp_path / "pgbouncer.log"
+    )
+    try:
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable):
+                await _with(database, port=alone.port).connect()
+    finally:
+        alone.stop()
 
 
 async def test_a_lost_connection_is_unavailable_and_the_next_one_works(

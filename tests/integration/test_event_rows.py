@@ -239,6 +239,32 @@ async def test_odd_tags_come_out_as_they_went_in(db: BigBrotr) -> None:
     assert await _stored(db) == {event.id: event for event in odd}
 
 
+async def test_any_text_comes_out_as_it_went_in(db: BigBrotr) -> None:
+    """Characters of all planes and widths, many of them odd ones."""
+    chance = random.Random(20)
+
+    def character() -> str:
+        ranges = [(1, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF)]
+        return chr(chance.randint(*chance.choice(ranges)))
+
+    def text() -> str:
+        return "".join(character() for _ in range(chance.randrange(40)))
+
+    events = [
+        sample_event(
+            number,
+            content=text(),
+            tags=[[chance.choice("tTeE"), text(), text()] for _ in range(chance.randrange(4))],
+        )
+        for number in range(300)
+    ]
+    await _write(db, events)
+    assert await _stored(db) == {event.id: event for event in events}
+    rows = await db.fetch("SELECT id, tagvalues FROM events")
+    found = {row["id"]: row["tagvalues"] for row in rows}
+    assert found == {event.id: [f"{tag[0]}:{tag[1]}" for tag in event.tags] for event in events}
+
+
 async def test_every_event_of_the_corpus_comes_out_as_it_went_in(db: BigBrotr) -> None:
     events = corpus_events() + [sample_event(number) for number in range(10)]
     storable = [event for event in events if storage_obstacle(event) is None]

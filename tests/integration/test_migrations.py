@@ -144,6 +144,29 @@ async def test_passwords_open_the_way_through_pgbouncer(
             assert await db.fetch("SELECT 1")
 
 
+async def test_databases_of_one_cluster_share_the_roles(
+    cluster: Cluster, empty_database: Database, role: str
+) -> None:
+    others = [cluster.create_database(migrated=False) for _ in range(3)]
+    databases = [empty_database, *others]
+    try:
+        applied = await asyncio.gather(
+            *(
+                migrate(owner_config(database), RolePasswords(reader="the same"))
+                for database in databases
+            )
+        )
+        assert applied == [NAMES] * 4
+        for database in databases:
+            async with BigBrotr(
+                database.host, database.port, role, "the same", database.dbname, min_pool_size=1
+            ) as db:
+                assert await db.fetch("SELECT * FROM relays") == []
+    finally:
+        for database in others:
+            cluster.drop_database(database.dbname)
+
+
 def _run_program(database: Database, **changes: str) -> subprocess.CompletedProcess[str]:
     environment = (
         {"PATH": os.environ["PATH"]}
