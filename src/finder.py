@@ -65,8 +65,9 @@ class Finder:
         stopped = asyncio.create_task(stop.wait())
         asking = asyncio.create_task(self._ask_those_due())
         try:
-            sieve = Sieve(
-                await known_relays(self._db), allow_private=self._config.allow_private_relays
+            known = await known_relays(self._db)
+            sieve = await asyncio.to_thread(
+                Sieve, known, allow_private=self._config.allow_private_relays
             )
             from_events = await read_archive(self._db, sieve, stop)
             _log_harvest("archive_read", from_events)
@@ -167,6 +168,8 @@ class Finder:
 
 
 def _log_harvest(event: str, harvest: Harvest) -> None:
+    if not harvest.sources:
+        return
     details = fields(event, events=harvest.sources, named=harvest.named, new=harvest.new)
     logger.info(f"{LOG_SEARCH} {details}")
     if harvest.refused:

@@ -81,7 +81,8 @@ class Monitor:
             "resting": plan.resting,
             "skipped_tor": plan.skipped_tor,
         }
-        logger.info(f"{LOG_PROCESS} {fields('checks_planned', **planned)}")
+        if plan.relays:
+            logger.info(f"{LOG_PROCESS} {fields('checks_planned', **planned)}")
         checks = CheckRound(
             self._db,
             self._pool.run,

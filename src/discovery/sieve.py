@@ -10,8 +10,8 @@ from nostr.urls import MAX_PATHS_PER_HOST, RelayUrl
 TOO_MANY_OF_HOST = "too-many-of-host"
 TOO_MANY_IN_EVENT = "too-many-in-event"
 
-# Well above the number of relays, so that a cycle parses the same text once.
-_MEMORY = 200_000
+# Above the number of relays, so that a cycle parses most texts once.
+_MEMORY = 50_000
 _LONGEST_REMEMBERED = 2_048
 
 

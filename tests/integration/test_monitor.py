@@ -102,6 +102,13 @@ async def show_a_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     await writer.drain()
 
 
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
 async def insert(db: BigBrotr, *urls: str) -> None:
     relays = [to_relay(RelayUrl.parse(url, allow_private=True)) for url in urls]
     await db.insert_relay_batch(relays, 1)
@@ -249,6 +256,38 @@ async def test_onion_relays_wait_for_a_proxy_that_is_configured_but_down(
     report = await monitor.cycle(asyncio.Event())
     assert (report.counts["skipped_tor"], report.failed) == (1, False)
     assert await latest(db) == {}
+
+
+async def test_an_onion_relay_is_checked_through_the_proxy(
+    db: BigBrotr, start: StartMonitor, local_relay: StartRelay, endpoint
+) -> None:
+    relay = await local_relay(EVENTS)
+    asked: list[str] = []
+
+    async def tor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, count = await reader.readexactly(2)
+        if 2 not in await reader.readexactly(count):
+            writer.write(b"\x05\x00")
+            return
+        writer.write(b"\x05\x02")
+        _, length = await reader.readexactly(2)
+        await reader.readexactly(length)
+        await reader.readexactly((await reader.readexactly(1))[0])
+        writer.write(b"\x01\x00")
+        *_, length = await reader.readexactly(5)
+        asked.append((await reader.readexactly(length)).decode())
+        await reader.readexactly(2)
+        writer.write(b"\x05\x00\x00\x01" + bytes(6))
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    proxy = RelayUrl.parse(await endpoint(tor), allow_private=True)
+    await insert(db, ONION)
+    monitor = await start(TORPROXY_HOST="127.0.0.1", TORPROXY_PORT=str(proxy.port))
+    report = await monitor.cycle(asyncio.Event())
+    assert (report.counts["checked"], report.counts["skipped_tor"]) == (1, 0)
+    assert await readable(db) == {ONION}
+    assert set(asked) == {ONION.removeprefix("wss://")}, "names are resolved by the proxy"
 
 
 async def test_many_black_holes_delay_no_living_relay_of_the_same_round(
