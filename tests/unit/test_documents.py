@@ -1,0 +1,68 @@
+"""README.md and the pages beside it: links lead somewhere, what is named exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text).strip().lower().replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, todo = set[Path](), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        reached.add(page)
+        for link in re.findall(r"\]\(([^)\s#]+\.md)", page.read_text()):
+            target = (page.parent / link).resolve()
+            if target not in reached:
+                todo.append(target)
+    assert set(PAGES) <= reached
+
+
+def test_tree_of_the_readme_is_that_of_the_repository() -> None:
+    section = (ROOT / "README.md").read_text().split("## Where things are")[1]
+    inside, outside = section.split("```")[1].split("\ninit/")
+    named = set(re.findall(r"\b\w+\.py\b", inside))
+    named |= set(re.findall(r"^  (\w+)/", inside, re.MULTILINE))
+    there = {path.name for path in (ROOT / "src").iterdir() if path.name[0] not in "._"}
+    assert named == there
+    for name in re.findall(r"[\w-]+\.(?:yml|txt|conf|example)", outside):
+        assert (ROOT / name).exists(), name
+
+
+def test_commands_of_the_documents_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for target in re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(), re.MULTILINE):
+            assert target in targets, f"{page.name}: make {target}"
+
+
+def test_commands_for_a_fresh_machine_are_two() -> None:
+    section = (ROOT / "README.md").read_text().split("## Try it")[1]
+    (block,) = re.findall(r"```bash\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    assert [line.split("#")[0].strip() for line in block.splitlines()] == ["make demo", "make test"]
