@@ -129,14 +129,12 @@ class Asker:
 
     async def _fetch(self, connection: RelayConnection, flt: Mapping[str, Any]) -> Page:
         idle = self._settings.idle_timeout
-        try:
-            async with asyncio.timeout(idle * _PAGE_IDLE_TIMEOUTS):
-                return await connection.page(
-                    flt, idle_timeout=idle, max_events=self._settings.max_page_events
-                )
-        except TimeoutError:
-            end = PageEnd(EndKind.TIMEOUT, text="the page trickled in without an end")
-            return Page(end, (), 0, 0)
+        return await connection.page(
+            flt,
+            idle_timeout=idle,
+            total_timeout=idle * _PAGE_IDLE_TIMEOUTS,
+            max_events=self._settings.max_page_events,
+        )
 
     async def _sign_in(self, connection: RelayConnection) -> None:
         async with self._signing_in:

@@ -33,7 +33,7 @@ from sync.windows import Window
 # Nostr's first events; the time before holds next to nothing and is never split for speed.
 NOSTR_GENESIS = 1_604_188_800
 # A walk is worth sharing between two lanes if this many pages of it seem to be left.
-_PAGES_WORTH_SPLITTING = 4
+_PAGES_WORTH_SPLITTING = 8
 # A refined request starts with room for the events known and so many more, enough to look
 # below the second without fetching a full page of what is archived already.
 _PEEK = 20
@@ -236,7 +236,7 @@ class Walk:
 
     def _stuck(self, facts: PageFacts, at_near: list[SignedEvent], learnt: bool | None) -> Step:
         if self._page_limit < self.limit:
-            self._page_limit = self.limit
+            self._page_limit = min(self.limit, 2 * self._page_limit)
             return Step(Verdict.CONTINUE, near_exclusive=learnt)
         if self._near == self._far:
             return self._settle(facts, at_near, ())
