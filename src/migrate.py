@@ -36,6 +36,11 @@ _SALT_BYTES: Final = 16
 # Roles belong to the whole cluster, where the lock above is one of this database.
 _LOCK_PASSWORD: Final = "SELECT rolpassword FROM pg_authid WHERE rolname = $1 FOR UPDATE"
 _ALTER_ROLE: Final = "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)"
+_OLDEST_SERVER: Final = 150_000
+_SERVER: Final = """
+    SELECT current_setting('server_version_num')::int AS version,
+           current_setting('server_encoding') AS encoding
+"""
 _APPLIED: Final = "SELECT version, checksum FROM schema_version"
 
 logger = logging.getLogger(__name__)
@@ -89,6 +94,15 @@ def pending_migrations(
     return tuple(migration for migration in known if migration.version not in applied)
 
 
+def server_problem(version: int, encoding: str) -> str | None:
+    """Why a server (its server_version_num and the database's encoding) cannot hold an archive."""
+    if version < _OLDEST_SERVER:
+        return f"PostgreSQL {version // 10_000} is too old: use {_OLDEST_SERVER // 10_000} or newer"
+    if encoding != "UTF8":
+        return f"its encoding is {encoding}: create it with ENCODING 'UTF8'"
+    return None
+
+
 async def migrate(
     owner: DatabaseConfig,
     passwords: RolePasswords | None = None,
@@ -114,6 +128,7 @@ async def migrate(
             statement_cache_size=0,
         )
         try:
+            await _check_server(conn, target)
             applied = []
             while migration := await _apply_next(conn, known):
                 logger.info(f"{LOG_SUCCESS} {fields('schema_migrated', file=migration.name)}")
@@ -139,6 +154,13 @@ async def check_schema(db: BigBrotr, *, directory: Path = INIT_DIRECTORY) -> Non
             f"database {db.dbname} lacks the schema versions from {pending[0].version} to "
             f"{len(known)}: run the initializer first"
         )
+
+
+async def _check_server(conn: asyncpg.Connection, target: str) -> None:
+    row = await conn.fetchrow(_SERVER)
+    problem = server_problem(row["version"], row["encoding"])
+    if problem:
+        raise SchemaMismatch(f"{target}: {problem}")
 
 
 async def _apply_next(conn: asyncpg.Connection, known: Sequence[Migration]) -> Migration | None:

@@ -109,6 +109,18 @@ async def test_services_check_the_schema_as_writers(db: BigBrotr) -> None:
     await check_schema(db)
 
 
+async def test_a_database_that_cannot_hold_all_text_is_refused(
+    cluster: Cluster, empty_database: Database
+) -> None:
+    name = empty_database.dbname
+    cluster.administer(
+        f"DROP DATABASE {name}",
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'",
+    )
+    with pytest.raises(SchemaMismatch, match=f"{name} .* encoding is LATIN1"):
+        await migrate(owner_config(empty_database))
+
+
 async def test_wrong_password_and_closed_port(database: Database) -> None:
     config = owner_config(database)
     with pytest.raises(AccessDenied, match="POSTGRES_PASSWORD"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from errors import SchemaMismatch
-from migrate import Migration, pending_migrations, read_migrations
+from migrate import Migration, pending_migrations, read_migrations, server_problem
 
 FILES = tuple(
     Migration(number, name, "SELECT 1", f"{number:064x}")
@@ -45,3 +45,16 @@ def test_files_must_be_numbered(tmp_path: Path, names: list[str]) -> None:
 def test_files_record_themselves() -> None:
     for migration in read_migrations():
         assert f"({migration.version}, '{migration.name}')" in migration.sql
+
+
+@pytest.mark.parametrize(
+    ("version", "encoding", "problem"),
+    [
+        (150_000, "UTF8", None),
+        (180_004, "UTF8", None),
+        (140_011, "UTF8", "PostgreSQL 14 is too old: use 15 or newer"),
+        (150_018, "SQL_ASCII", "its encoding is SQL_ASCII: create it with ENCODING 'UTF8'"),
+    ],
+)
+def test_servers(version: int, encoding: str, problem: str | None) -> None:
+    assert server_problem(version, encoding) == problem
