@@ -229,6 +229,7 @@ class CheckRound:
         return bool(result.openable)
 
     async def _abandon(self) -> None:
+        self._collect()
         running, self._running = list(self._running.values()), {}
         for task in running:
             task.cancel()

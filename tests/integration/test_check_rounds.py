@@ -155,16 +155,19 @@ async def test_no_more_is_claimed_than_is_needed_to_keep_busy(db: BigBrotr) -> N
 async def test_stop_abandons_what_runs_and_stores_what_is_done(db: BigBrotr) -> None:
     fast, *slow = await insert(db, "fast", "slow1", "slow2")
 
+    under_way: set[RelayUrl] = set()
+    stop = asyncio.Event()
+
     async def check(relay: RelayUrl) -> ProbeReport:
+        under_way.add(relay)
+        if len(under_way) == 3:
+            stop.set()
         if relay != fast:
             await asyncio.sleep(3600)
         return report(relay)
 
-    stop = asyncio.Event()
     running = asyncio.create_task(a_round(db, check).run([fast, *slow], stop))
-    await asyncio.sleep(0.3)
-    stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         await running
     assert await checks(db) == {"f": True}
     owners = await db.fetch("SELECT 1 FROM relay_tasks WHERE owner IS NOT NULL")
