@@ -11,9 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -21,42 +19,20 @@ import asyncpg
 from errors import BigBrotrError, ServiceError
 from standalone import demo_archive, report
 from standalone.demo_archive import Progress, ReadBack
-from standalone.demo_events import (
-    RELAYS,
-    Planned,
-    build_events,
-    events_for,
-    most_in_one_second,
-)
+from standalone.demo_events import MINIMUM_EVENTS
+from standalone.demo_stage import SOFTWARE, Stage
 from standalone.kept import remember
 from standalone.processes import free_port
-from standalone.relay_client import publish, served
-from standalone.relays import RunningRelay, start_local_relay, start_nostr_relay
 from standalone.report import RelayResult, Verdict
-from standalone.signing import Author, DemoEvent
+from standalone.signing import Author
 from standalone.suite import READER, SERVICES, Passwords, Plan, Suite, open_suite
 
 EVENTS = 20_000
 TIME_LIMIT = 240.0
-_POLL_SECONDS = 3.0
+_POLL_SECONDS = 0.5
+_SAY_SECONDS = 3.0
 # After the last event the walk still has to ask once below it for its proof.
 _PROOF_SECONDS = 30.0
-_SOFTWARE = ("nostr-sdk, cap 500", "nostr-sdk, cap 300", "nostr-relay")
-
-
-@dataclass(slots=True)
-class Stage:
-    """The relays and what they hold (ids by URL); `published` has every event by its id."""
-
-    relays: list[RunningRelay] = field(default_factory=list)
-    published: dict[str, DemoEvent] = field(default_factory=dict)
-    held: dict[str, Set[str]] = field(default_factory=dict)
-    until: int = 0
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The relays' names by URL."""
-        return {relay.url: relay.name for relay in self.relays}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=EVENTS, help="size of the published set")
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="seconds")
     options = parser.parse_args(arguments)
+    if options.events < MINIMUM_EVENTS:
+        parser.error(f"--events is {options.events}: give {MINIMUM_EVENTS} or more")
     # A termination request unwinds like Ctrl-C, so that nothing is left running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="bigbrotr-demo-"))
@@ -74,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     passed = False
     try:
         passed = demo.run()
-    except BigBrotrError as error:
+    except (BigBrotrError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         print(f"demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
@@ -99,8 +77,8 @@ class Demo:
     def run(self) -> bool:
         """The whole of it; whether the archive is complete and unaltered."""
         _say(f"working in {self._folder}")
-        self._start_relays()
-        asyncio.run(self._load_relays())
+        self._stage.start_relays(self._folder / "relays", outlive_parent=self._keep)
+        asyncio.run(self._stage.load(self._total, _say))
         suite = self._start_suite()
         started = time.monotonic()
         reached = asyncio.run(self._watch(suite, started))
@@ -121,45 +99,15 @@ class Demo:
         if self._keep and suite is not None and self._verdict is not None:
             self._explain_kept(suite)
         else:
-            for relay in self._stage.relays:
-                relay.child.ask_to_stop()
             if suite is not None:
                 suite.stop()
-            for relay in self._stage.relays:
-                relay.stop()
+            self._stage.stop()
             if passed:
                 shutil.rmtree(self._folder, ignore_errors=True)
             else:
                 _say(f"the logs are in {self._folder}")
         if self._verdict is not None:
             print(self._verdict.line(), flush=True)
-
-    def _start_relays(self) -> None:
-        folder = self._folder / "relays"
-        for number, cap in enumerate((500, 300), start=1):
-            self._stage.relays.append(
-                start_local_relay(f"relay-{number}", folder, cap, outlive_parent=self._keep)
-            )
-        self._stage.relays.append(start_nostr_relay("relay-3", folder, outlive_parent=self._keep))
-
-    async def _load_relays(self) -> None:
-        stage = self._stage
-        now = int(time.time())
-        stage.until = now
-        planned = build_events(
-            self._total, now, stage.relays[2].websocket, f"ws://127.0.0.1:{free_port()}"
-        )
-        stage.published = {one.event.id: one.event for one in planned}
-        _say(f"signed {len(planned):,} events, publishing them to {RELAYS} relays")
-        held = await asyncio.gather(
-            *(_load(relay, planned, number) for number, relay in enumerate(stage.relays))
-        )
-        stage.held = {relay.url: ids for relay, ids in zip(stage.relays, held, strict=True)}
-        everything = set().union(*held)
-        _say(
-            f"the relays hold {len(everything):,} different events; the other "
-            f"{len(planned) - len(everything)} were refused by all, replaced or deleted"
-        )
 
     def _start_suite(self) -> Suite:
         stage, folder = self._stage, self._folder
@@ -199,35 +147,34 @@ class Demo:
         }
 
     async def _watch(self, suite: Suite, started: float) -> dict[str, float]:
-        """Follow the services until all is archived and proven, or the time is up; the seconds
-        after which each relay reached its last event, by URL.
+        """Follow the services until all is archived and proven, or the time is up; for how many
+        seconds each relay's events were coming in, by URL.
 
         Raises ServiceError when a service ends by itself.
         """
-        stage = self._stage
-        held = {url: len(ids) for url, ids in stage.held.items()}
-        reached: dict[str, float] = {}
-        archived: dict[str, int] = {}
+        held = {url: len(ids) for url, ids in self._stage.held.items()}
+        clock = report.ArrivalClock()
         done_at: float | None = None
+        said_at = -_SAY_SECONDS
         connection = await _connect(suite)
         try:
             while (seconds := time.monotonic() - started) < self._time_limit:
                 progress = await demo_archive.read_progress(connection, held)
-                for url, relay in progress.relays.items():
-                    if relay.archived > archived.get(url, 0):
-                        archived[url], reached[url] = relay.archived, seconds
-                _say(report.progress_line(seconds, progress, stage.names, held))
-                _check_services(suite)
+                clock.note(seconds, progress)
                 complete = all(progress.relays[url].archived >= n for url, n in held.items())
-                if complete:
-                    done_at = done_at or seconds
-                    proven = all(relay.proven >= 100 for relay in progress.relays.values())
-                    if proven or seconds - done_at > _PROOF_SECONDS:
-                        break
+                proven = all(relay.proven >= 100 for relay in progress.relays.values())
+                done_at = (done_at or seconds) if complete else None
+                over = done_at is not None and (proven or seconds - done_at > _PROOF_SECONDS)
+                if over or seconds - said_at >= _SAY_SECONDS:
+                    said_at = seconds
+                    _say(report.progress_line(seconds, progress, self._stage.names, held))
+                if over:
+                    break
+                _check_services(suite)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             await connection.close()
-        return reached
+        return clock.seconds()
 
     async def _read(self, suite: Suite) -> tuple[ReadBack, dict[str, int], Progress]:
         connection = await _connect(suite)
@@ -256,7 +203,7 @@ class Demo:
                 progress.relays[relay.url].proven,
                 reached.get(relay.url, 0.0),
             )
-            for relay, software in zip(self._stage.relays, _SOFTWARE, strict=True)
+            for relay, software in zip(self._stage.relays, SOFTWARE, strict=True)
         ]
         print(f"\n{report.table(rows)}\n")
         for name in ("initializer", *SERVICES):
@@ -278,21 +225,6 @@ class Demo:
         print(f"  logs                   {self._folder}")
         password = suite.plan.passwords.reader
         print(f"  archive                PGPASSWORD={password} {suite.psql()}", flush=True)
-
-
-async def _load(relay: RunningRelay, planned: Sequence[Planned], number: int) -> Set[str]:
-    events = events_for(planned, number)
-    started = time.monotonic()
-    publication = await publish(relay.websocket, events)
-    held = await served(relay.websocket, [event.id for event in events])
-    reasons = Counter(publication.refused.values())
-    refused = ", ".join(f"{amount} ({reason})" for reason, amount in reasons.most_common(3))
-    _say(
-        f"{relay.name}: {len(events):,} events sent in {time.monotonic() - started:.1f} s, "
-        f"{len(held):,} held, {most_in_one_second(events)} of them in one second"
-        + (f"; refused {refused}" if refused else "")
-    )
-    return held
 
 
 async def _connect(suite: Suite) -> asyncpg.Connection:

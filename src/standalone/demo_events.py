@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from standalone.signing import Author, DemoEvent
 
-RELAYS = 3
 BURST = 1_200
+MINIMUM_EVENTS = 4_000
 _YEAR = 365 * 86_400
 _AUTHORS = 60
 _BURST_KINDS = (1, 6, 7, 16, 42, 1063, 1111, 1311, 1984, 9735)
@@ -67,10 +67,10 @@ def build_events(total: int, now: int, revealed_url: str, dead_url: str) -> list
     """`total` different signed events, none newer than `now`, in order of time.
 
     Relay lists in them name `revealed_url`, a relay that nothing else names, `dead_url`, where
-    nothing answers, and junk. `total` is at least 4,000.
+    nothing answers, and junk. `total` is at least MINIMUM_EVENTS.
     """
-    if total < 4_000:
-        raise ValueError(f"the demo's set needs 4000 events or more, not {total}")
+    if total < MINIMUM_EVENTS:
+        raise ValueError(f"the demo's set needs {MINIMUM_EVENTS} events or more, not {total}")
     rng = random.Random(total)
     authors = [Author(f"demo {number}") for number in range(_AUTHORS)]
     planned = [
@@ -176,7 +176,8 @@ def _peculiar(authors: Sequence[Author], now: int) -> Iterator[DemoEvent]:
     yield author.sign(1, old + 4, [["t", random.Random(1).randbytes(8_000).hex()]], "16 kB tag")
     yield author.sign(1, old + 5, [["t", "Ω" * 12_000]], "a tag of 24 kB that compresses well")
     yield author.sign(3, old + 6, [[*tag, "", str(n)] for n in range(10) for tag in followed], "")
-    yield author.sign(1, old + 7, [], "".join(map(chr, (*range(1, 9), 16, 17, 18, 19, 127, 128))))
+    controls = (*range(1, 0x0B), 0x0C, 0x0D, *range(0x10, 0x1A), 0x7F, 0x80)
+    yield author.sign(1, old + 7, [], "".join(map(chr, controls)))
     yield author.sign(
         1, old + 8, [], 'tab\t newline\n return\r quote" backslash\\ slash/ \\u0041 \\n'
     )

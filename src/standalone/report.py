@@ -28,7 +28,7 @@ class RelayResult:
 
     @property
     def events_per_second(self) -> float:
-        """Over the time from the start of the services to its last event."""
+        """Over the `seconds` in which its events came in."""
         return self.archived / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -58,6 +58,28 @@ class Verdict:
             f"demo: archived {self.archived} of {self.held} events "
             f"from {self.relays} relays, {self.missing} missing"
         )
+
+
+class ArrivalClock:
+    """For how long the events of each relay came in, as far as looking now and then tells."""
+
+    def __init__(self) -> None:
+        self._empty_at: dict[str, float] = {}
+        self._grew_at: dict[str, float] = {}
+        self._archived: dict[str, int] = {}
+
+    def note(self, seconds: float, progress: Progress) -> None:
+        """What was seen `seconds` after the start."""
+        for url, relay in progress.relays.items():
+            if relay.archived == 0:
+                self._empty_at[url] = seconds
+            elif relay.archived > self._archived.get(url, 0):
+                self._archived[url] = relay.archived
+                self._grew_at[url] = seconds
+
+    def seconds(self) -> dict[str, float]:
+        """By URL; a relay from which nothing came is not in it."""
+        return {url: last - self._empty_at.get(url, 0.0) for url, last in self._grew_at.items()}
 
 
 def judge(held: Mapping[str, Set[str]], result: ReadBack) -> Verdict:

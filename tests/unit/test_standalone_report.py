@@ -4,6 +4,7 @@ import pytest
 
 from standalone.demo_archive import Progress, ReadBack, RelayProgress
 from standalone.report import (
+    ArrivalClock,
     RelayResult,
     Verdict,
     archive_line,
@@ -64,6 +65,13 @@ def test_relays_that_hold_nothing_prove_nothing() -> None:
     assert not judge({"wss://a": set()}, ReadBack()).passed
 
 
+def test_arrival_clock_measures_from_the_last_empty_look_to_the_last_growth() -> None:
+    clock = ArrivalClock()
+    for seconds, archived in ((0.0, 0), (1.0, 0), (2.0, 10), (3.0, 20), (4.0, 20)):
+        clock.note(seconds, Progress(0, {"a": RelayProgress(archived), "b": RelayProgress()}))
+    assert clock.seconds() == {"a": 2.0}
+
+
 def test_table_lines_up() -> None:
     text = table(
         [
@@ -88,9 +96,9 @@ def test_progress_line_shows_every_relay() -> None:
 
 
 LOG = [
-    "2026-01-01 00:00:00,000 - FINDER - INFO - ✅ cycle_done seconds=0.5 urls_named=3 relays_found=1",
-    "2026-01-01 00:00:01,000 - FINDER - INFO - something else urls_named=100",
-    "2026-01-01 00:00:02,000 - FINDER - INFO - ✅ cycle_done seconds=0.25 urls_named=4 relays_found=0",
+    "00:00:00,000 - FINDER - INFO - ✅ cycle_done seconds=0.5 urls_named=3 relays_found=1",
+    "00:00:01,000 - FINDER - INFO - something else urls_named=100",
+    "00:00:02,000 - FINDER - INFO - ✅ cycle_done seconds=0.25 urls_named=4 relays_found=0",
 ]
 
 
