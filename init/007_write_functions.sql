@@ -3,7 +3,9 @@
 -- the client retries deadlocks (40P01) and looks for the row that a data error (22xxx) is about.
 --
 -- The plans of a function are kept by a server connection. One made while a table was still
--- small must not go on scanning it when it has grown, so these functions use indexes only.
+-- small must not go on scanning it when it has grown. So what looks for existing rows, foreign
+-- key checks included, may use indexes only, and has just one index to choose; ON CONFLICT
+-- always uses the primary key.
 
 CREATE OR REPLACE FUNCTION insert_relays(urls TEXT[], networks TEXT[], inserted_at BIGINT)
 RETURNS BIGINT
@@ -58,29 +60,23 @@ COMMENT ON FUNCTION insert_events(TEXT[], TEXT[], BIGINT[], INTEGER[], JSONB[], 
 
 CREATE OR REPLACE FUNCTION insert_sightings(ids TEXT[], url TEXT, seen_at BIGINT)
 RETURNS BIGINT
-LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     written BIGINT;
 BEGIN
     INSERT INTO events_relays (event_id, relay_url, seen_at)
-    SELECT events.id, insert_sightings.url, insert_sightings.seen_at
+    SELECT given.id, insert_sightings.url, insert_sightings.seen_at
     FROM unnest(insert_sightings.ids) AS given (id)
-    JOIN events ON events.id = given.id COLLATE "C"
-    WHERE NOT EXISTS (
-        SELECT FROM events_relays AS known
-        WHERE known.event_id = events.id AND known.relay_url = insert_sightings.url COLLATE "C"
-    )
-    ORDER BY events.id
+    ORDER BY given.id COLLATE "C"
     ON CONFLICT (event_id, relay_url) DO NOTHING;
     GET DIAGNOSTICS written = ROW_COUNT;
     RETURN written;
 END
 $$;
 COMMENT ON FUNCTION insert_sightings(TEXT[], TEXT, BIGINT) IS
-    'Records that a relay holds these events, as far as they are archived; returns how many '
-    'sightings were new. The first sighting keeps its time';
+    'Records that a relay holds these archived events; returns how many sightings were new. The '
+    'first sighting keeps its time. An event deleted meanwhile breaks the foreign key (23503)';
 
 CREATE OR REPLACE FUNCTION insert_event(
     id TEXT, pubkey TEXT, created_at BIGINT, kind INTEGER, tags JSONB, content TEXT, sig TEXT,
@@ -105,8 +101,7 @@ COMMENT ON FUNCTION insert_event(
 CREATE OR REPLACE FUNCTION insert_raw_events(
     ids TEXT[], raws BYTEA[], reasons TEXT[], url TEXT, seen_at BIGINT
 ) RETURNS BIGINT
-LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     written BIGINT;
@@ -150,7 +145,7 @@ CREATE OR REPLACE FUNCTION insert_relay_metadata_batch(
     urls TEXT[], networks TEXT[], inserted_at BIGINT, generated_ats BIGINT[],
     nip11s JSONB[], nip66s JSONB[]
 ) RETURNS BIGINT
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     written BIGINT;

@@ -103,6 +103,7 @@ async def write_events(
 
     held = await conn.fetch(_HELD, list(known)) if known else []
     sighted = {event.id for event in ordered} | {row["id"] for row in held if not row["is_raw"]}
+    sighted -= {event.id for event in unstorable}
     sightings = await _record(conn, _INSERT_SIGHTINGS, sighted, relay, seen_at)
 
     sighted_raw = {row["id"] for row in held if row["is_raw"]}

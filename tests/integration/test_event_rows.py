@@ -105,6 +105,26 @@ async def test_events_deleted_since_they_were_known_are_reported(db: BigBrotr) -
     assert result == WriteResult(new=0, sightings=2, vanished=(ids[1],))
 
 
+async def test_a_sighting_of_an_event_deleted_meanwhile_fails_the_transaction(
+    db: BigBrotr,
+) -> None:
+    """Nothing may be committed as if the event were there; run_in_transaction tries again."""
+    await _write(db, [sample_event(1)])
+    attempts = 0
+
+    async def work(conn: asyncpg.Connection) -> None:
+        nonlocal attempts
+        attempts += 1
+        ids = [sample_event(1).id, sample_event(2).id]
+        await conn.fetchval("SELECT insert_sightings($1, $2, 1)", ids, OTHER.url)
+
+    await db.execute("SELECT insert_relay($1, 'clearnet', 1)", OTHER.url)
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await db.run_in_transaction(work)
+    assert attempts == 3
+    assert len(await _sightings(db)) == 1
+
+
 async def test_refused_events_are_counted_by_reason(db: BigBrotr) -> None:
     await _write(db, [], refused={"wrong-id": 2, "malformed": 1, "none": 0}, seen_at=5)
     await _write(db, [], refused={"wrong-id": 3}, seen_at=4)
