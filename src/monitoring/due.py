@@ -14,8 +14,6 @@ from relay_loader import relays_due
 ANSWERED_AT = "answered_at"
 """Key in relay_tasks.learnt: when the relay last answered (Unix seconds)."""
 
-# Both are small beside the table of relays: what rests was found dead, what is to be asked
-# again answered until lately.
 _RESTING = "SELECT relay_url FROM relay_tasks WHERE purpose = $1 AND not_before > $2"
 _TO_ASK_AGAIN = """
     SELECT relay_url

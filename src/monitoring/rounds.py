@@ -7,6 +7,7 @@ by number and by age, whatever is still running: a slow relay holds up nobody.
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter, deque
@@ -20,7 +21,11 @@ from errors import WorkerDied
 from functions import RelayFailureTracker, chunkify
 from logging_config import fields
 from monitoring.due import ANSWERED_AT
-from monitoring.schedule import FIRST_RECHECK_SECONDS, rest_after_failure
+from monitoring.schedule import (
+    FIRST_RECHECK_SECONDS,
+    LONGEST_PLAN_SECONDS,
+    rest_after_failure,
+)
 from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl
 
@@ -106,7 +111,7 @@ class CheckRound:
         self._heartbeat_at = _clock() + _HEARTBEAT_SECONDS
         try:
             while not stop.is_set() and (chunks or self._running):
-                while chunks and len(self._running) < self._capacity:
+                while chunks and len(self._running) < self._capacity and not stop.is_set():
                     await self._claim(chunks.popleft())
                 await self._wait(stopped)
                 self._collect()
@@ -186,13 +191,17 @@ class CheckRound:
         claim, outcome = checked.claim, checked.outcome
         self.outcomes[outcome] += 1
         answered = self._count(checked)
+        started = now
         if checked.stored is None:
             # Not the relay's fault, but a relay that breaks workers must not do so in a loop.
             # What was dead before stays so.
             pause = min(FIRST_RECHECK_SECONDS, self._frequency)
             failed, learnt = claim.failures > 0, None
         elif answered:
-            pause, failed, learnt = 0, False, {ANSWERED_AT: now}
+            # Another monitor may have made its plan before this check.
+            started = checked.stored.metadata.generated_at
+            pause = min(LONGEST_PLAN_SECONDS, self._frequency)
+            failed, learnt = False, {ANSWERED_AT: now}
         else:
             failed, learnt = True, None
             pause = rest_after_failure(
@@ -208,7 +217,7 @@ class CheckRound:
             claim.url,
             outcome=outcome,
             failed=failed,
-            not_before=now + round(pause) if pause else 0,
+            not_before=started + math.floor(pause),
             learnt=learnt,
         )
 

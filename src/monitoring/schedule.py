@@ -15,6 +15,10 @@ RECHECKS = 3
 FIRST_REST_SECONDS = 8 * SECONDS_PER_HOUR
 LONGEST_REST_SECONDS = 7 * SECONDS_PER_DAY
 
+LONGEST_PLAN_SECONDS = SECONDS_PER_HOUR
+"""A relay that answered is left alone for this long, or until it is due if that is sooner, even
+by a monitor that still has it on an older list of relays that are due."""
+
 # Each pause is this much shorter or longer, so that relays that died together do not stay in step.
 _JITTER = 0.25
 

@@ -88,7 +88,8 @@ async def test_results_good_and_bad_are_stored_and_leases_given_back(db: BigBrot
         "stored": 2,
     }
     ok, refused = await task(db, good), await task(db, bad)
-    assert (ok["owner"], ok["failures"], ok["not_before"]) == (None, 0, 0)
+    assert (ok["owner"], ok["failures"]) == (None, 0)
+    assert abs(int(str(ok["not_before"])) - started - 3600) <= 10
     assert "answered_at" in str(ok["learnt"])
     assert (refused["owner"], refused["failures"], refused["learnt"]) == (None, 1, "{}")
     rest = int(str(refused["not_before"])) - started
@@ -100,6 +101,7 @@ async def test_a_relay_that_answered_before_is_asked_again_soon_and_revives_at_o
 ) -> None:
     (relay,) = await insert(db, "a")
     await a_round(db, alive).run([relay], asyncio.Event())
+    await db.execute("UPDATE relay_tasks SET not_before = 0")
     await asyncio.sleep(1.1)
     now = int(time.time())
     await a_round(db, dead).run([relay], asyncio.Event())
@@ -110,7 +112,7 @@ async def test_a_relay_that_answered_before_is_asked_again_soon_and_revives_at_o
     await asyncio.sleep(1.1)
     await a_round(db, alive).run([relay], asyncio.Event())
     up = await task(db, relay)
-    assert (up["failures"], up["not_before"]) == (0, 0)
+    assert up["failures"] == 0
     assert await checks(db) == {"a": True}
 
 
@@ -135,16 +137,19 @@ async def test_a_slow_relay_delays_neither_others_nor_their_results(db: BigBrotr
 
 async def test_no_more_is_claimed_than_is_needed_to_keep_busy(db: BigBrotr) -> None:
     relays = await insert(db, *"abcdefghijklmnop")
-    started = asyncio.Event()
+    busy = asyncio.Event()
+    under_way: list[RelayUrl] = []
 
     async def check(relay: RelayUrl) -> ProbeReport:
-        started.set()
+        under_way.append(relay)
+        if len(under_way) == 4:
+            busy.set()
         await asyncio.sleep(3600)
         return report(relay)
 
     stop = asyncio.Event()
     running = asyncio.create_task(a_round(db, check, capacity=4).run(relays, stop))
-    await started.wait()
+    await busy.wait()
     row = await db.fetchone("SELECT count(*) AS n FROM relay_tasks WHERE owner = 'us'")
     assert row is not None
     assert 4 <= row["n"] <= 4 + 3
@@ -175,7 +180,10 @@ async def test_stop_abandons_what_runs_and_stores_what_is_done(db: BigBrotr) -> 
     assert (await task(db, slow[0]))["failures"] == 0, "an abandoned check says nothing"
 
 
-async def test_two_monitors_never_check_one_relay_at_once(db: BigBrotr) -> None:
+@pytest.mark.parametrize("answers", [True, False])
+async def test_two_monitors_never_check_one_relay_at_once_or_twice(
+    db: BigBrotr, answers: bool
+) -> None:
     relays = await insert(db, *(f"r{n}" for n in range(30)))
     under_check: set[RelayUrl] = set()
     seen: list[RelayUrl] = []
@@ -186,11 +194,11 @@ async def test_two_monitors_never_check_one_relay_at_once(db: BigBrotr) -> None:
         seen.append(relay)
         await asyncio.sleep(0.01)
         under_check.remove(relay)
-        return report(relay, answers=False)
+        return report(relay, answers=answers)
 
     one, two = a_round(db, check, owner="one"), a_round(db, check, owner="two")
     await asyncio.gather(one.run(relays, asyncio.Event()), two.run(relays, asyncio.Event()))
-    assert sorted(seen) == sorted(relays), "each is checked by one, and then rests"
+    assert sorted(seen) == sorted(relays), "each is checked by one"
     assert one.counts["left_to_others"] + two.counts["left_to_others"] == 30
 
 
