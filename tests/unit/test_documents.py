@@ -66,3 +66,30 @@ def test_commands_for_a_fresh_machine_are_two() -> None:
     section = (ROOT / "README.md").read_text().split("## Try it")[1]
     (block,) = re.findall(r"```bash\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
     assert [line.split("#")[0].strip() for line in block.splitlines()] == ["make demo", "make test"]
+
+
+def words_in(pattern: str, *sources: str) -> set[str]:
+    """What the code calls things, read from the code itself."""
+    text = "\n".join((ROOT / "src" / source).read_text() for source in sources)
+    return set(re.findall(pattern, text))
+
+
+def test_outcomes_of_the_monitor_are_explained() -> None:
+    transport, connection = "nostr/transport.py", "nostr/connection.py"
+    kinds = words_in(r'return "([a-z-]+)"', transport)
+    kinds |= words_in(r'ConnectFailed\(\s*"([a-z-]+)"', transport, connection)
+    assert {"dns", "no-tor", "tls-certificate", "socks"} <= kinds
+    page = (ROOT / "docs/monitor.md").read_text()
+    explained = set(re.findall(r"`([a-z-]+)`", page.split("\n## ")[0]))
+    assert kinds - explained == set()
+
+
+def test_reasons_for_refusing_and_for_keeping_raw_are_explained() -> None:
+    events = "nostr/events.py"
+    refused = words_in(r'EventRefused\("([a-z-]+)"', events)
+    refused |= words_in(r'refused\["([a-z-]+)"\]', "sync/page_check.py")
+    raw = words_in(r'return "((?:nul|lone|nested|number)[a-z-]*)"', events)
+    assert {"malformed", "wrong-id", "wrong-signature"} <= refused
+    assert {"nul", "lone-surrogate"} <= raw
+    explained = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs/proof.md").read_text()))
+    assert (refused | raw) - explained == set()
