@@ -80,7 +80,7 @@ class Bisection:
         return older if self._older is None else newer
 
     def _judge_whole(self, page: _Asked, *, finished: bool) -> Step:
-        if finished or not page.received:
+        if finished or (not page.events and self.seen.shows_nothing(page.received)):
             return self._next((page.window,))
         if page.window.seconds > 1:
             self._whole.append(page)

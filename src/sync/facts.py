@@ -79,6 +79,8 @@ class Verdict(StrEnum):
     """The relay sends in the other order: the rest wants a walk the other way."""
     UNORDERED = "unordered"
     """The relay sends in no order: nothing that order proved in this session holds."""
+    NARROW = "narrow"
+    """Only refused events came, a full page of them: what they hid may show in the halves."""
     CONTRADICTION = "contradiction"
     """The relay withheld events that it had just sent: its answers prove nothing now."""
 

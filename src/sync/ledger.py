@@ -21,7 +21,7 @@ from sync.windows import Window, merge
 _GAP_RETRY_SECONDS = 86_400
 _GAP_RETRY_MOST = 30
 # Gaps for which asking again soon is pointless; refusals by the relay are not among them.
-UNPROVABLE = ("saturated", "overflow")
+UNPROVABLE = ("saturated", "overflow", "refused-events")
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,3 +88,7 @@ class Observations:
         if self.smallest_cut is not None:
             return received < self.smallest_cut
         return received < max(self.largest, SMALLEST_PLAUSIBLE_CAP)
+
+    def shows_nothing(self, received: int) -> bool:
+        """Whether a page without one usable event means that there is none."""
+        return not received or self.too_small_to_be_cut(received)

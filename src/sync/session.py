@@ -20,7 +20,7 @@ from nostr.urls import RelayUrl
 from sync import ledger
 from sync.asker import Asker, SessionSettings
 from sync.bisection import Bisection
-from sync.facts import Order, Request, Saturated, Verdict
+from sync.facts import Order, Saturated, Verdict
 from sync.ledger import Gap
 from sync.page_check import PageChecker
 from sync.partition import partition
@@ -208,7 +208,7 @@ class RelaySession:
             request = plan.request(self._model)
             page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
             if page is None:
-                self._narrow(plan, request)
+                self._narrow(plan, "overflow", f"no end though limit was {request.limit}")
                 return
             if plan.order is not self._model.order:
                 # Another lane has learnt that the order is not what this plan relies on.
@@ -228,6 +228,9 @@ class RelaySession:
             ):
                 prove(Window(step.saturated.second, step.saturated.second))
             if step.verdict is Verdict.DONE:
+                return
+            if step.verdict is Verdict.NARROW:
+                self._narrow(plan, "refused-events", f"{page.facts.received} in a row")
                 return
             if step.verdict is not Verdict.CONTINUE:
                 await self._reconsider(step.verdict, plan)
@@ -266,15 +269,15 @@ class RelaySession:
             self._writer.gap(Gap(second, "saturated", f"{len(saturated.events)} events a page"))
         return proven
 
-    def _narrow(self, plan: Plan, request: Request) -> None:
-        """Go on with halves of a window that is too much for one page."""
+    def _narrow(self, plan: Plan, reason: str, detail: str) -> None:
+        """Go on with the halves of a window that one page cannot show."""
         rest = plan.remaining()
         if rest is None or plan.refinement:
             return
         if rest.seconds > 1:
             self._queue.extend(self._plan(half) for half in rest.halves())
         else:
-            self._writer.gap(Gap(rest, "overflow", f"no end though limit was {request.limit}"))
+            self._writer.gap(Gap(rest, reason, detail))
 
 
 def _seconds_left(plan: Plan) -> int:

@@ -12,6 +12,8 @@ walked upward by the same code: time is mirrored, see `_Axis`):
 - If asking from m again brings only second m, ask below m. Something there: the relay cut
   second m, which must be split. Nothing there: m was sent whole if the page was smaller than
   any page known to be cut, else it must be split too.
+- Refused events prove nothing: a page of nothing else is empty only if it was too small to
+  have been cut; otherwise the window is narrowed.
 - The request from m must bring m back. If it does not, the relay leaves out its `until`, or
   it contradicts itself; one more request tells.
 
@@ -140,10 +142,12 @@ class Walk:
         if self._page_limit == self.limit:
             self.seen.saw(facts.received)
         inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
+        finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
+        if not facts.events and not finished and not self.seen.shows_nothing(facts.received):
+            return Step(Verdict.NARROW)
         if self._phase in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
             return self._judge_above(inside)
         order = order_of(facts.events)
-        finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
         if order is Order.NONE and not finished:
             return Step(Verdict.UNORDERED)
         if order is not None and order is not self.order and not finished:

@@ -27,7 +27,8 @@ def make_event(second: int, number: int, kind: int = 1, author: int = 0) -> Sign
 
 @dataclass
 class SimulatedRelay:
-    """A relay as a function. `cap` clamps silently, whatever limit is asked for."""
+    """A relay as a function. `cap` clamps silently, whatever limit is asked for; so many of its
+    events, `junk`, have a wrong signature and never count."""
 
     events: list[SignedEvent]
     rng: random.Random
@@ -36,6 +37,7 @@ class SimulatedRelay:
     until_exclusive: bool = False
     since_exclusive: bool = False
     hints: bool = False
+    junk: int = 0
     requests: int = 0
     sent: int = 0
     log: list[tuple[Request, int]] = field(default_factory=list)
@@ -62,7 +64,9 @@ class SimulatedRelay:
         hint = ("more" if len(page) < len(found) else "finish") if self.hints else ""
         self.sent += len(page)
         self.log.append((request, len(page)))
-        return PageFacts(PageEnd(EndKind.EOSE, hint=hint), tuple(page), len(page))
+        junk = {event.id for event in self.events[: self.junk]}
+        usable = tuple(event for event in page if event.id not in junk)
+        return PageFacts(PageEnd(EndKind.EOSE, hint=hint), usable, len(page))
 
 
 @dataclass
@@ -107,6 +111,9 @@ class Driver:
                 break
         if step.verdict in (Verdict.DONE, Verdict.CONTRADICTION):
             return
+        if step.verdict is Verdict.NARROW:
+            self.narrow(plan, sink)
+            return
         if step.verdict is Verdict.TURN and not self.turned:
             self.turned = True
             self.model = replace(self.model, order=Order.OLDEST_FIRST)
@@ -115,6 +122,16 @@ class Driver:
             self.outcome.proven.clear()
         if rest := plan.remaining():
             self.drive(self.plan(rest, dict(plan.refinement)), sink)
+
+    def narrow(self, plan: Walk | Bisection, sink: list[Window]) -> None:
+        rest = plan.remaining()
+        if rest is None or plan.refinement:
+            return
+        if rest.seconds == 1:
+            self.outcome.gaps.append(rest.since)
+            return
+        for half in rest.halves():
+            self.drive(self.plan(half, {}), sink)
 
     def split(self, saturated: Saturated, part: dict[str, object], sink: list[Window]) -> None:
         second = Window(saturated.second, saturated.second)
@@ -137,7 +154,7 @@ def synchronize(relay: SimulatedRelay, target: Window, limit: int = 500) -> Outc
 
 
 def check_soundness(relay: SimulatedRelay, outcome: Outcome) -> None:
-    for event in relay.events:
+    for event in relay.events[relay.junk :]:
         if any(w.since <= event.created_at <= w.until for w in outcome.proven):
             assert event.id in outcome.archived, f"{event.created_at} is claimed but not archived"
 
@@ -188,6 +205,28 @@ def test_a_relay_without_order_makes_no_false_proof(seed: int) -> None:
         until_exclusive=rng.random() < 0.3,
     )
     check_soundness(relay, synchronize(relay, target))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_refused_events_hide_nothing(seed: int) -> None:
+    """A page full of broken events is not an empty page."""
+    rng = random.Random(2_000 + seed)
+    target = Window(START, START + rng.choice([30, 5_000]))
+    events = [
+        make_event(rng.randint(START, START + 20), 5 * 10**6 + n)
+        for n in range(rng.choice([30, 90]))
+    ]
+    relay = SimulatedRelay(
+        [*events, *draw_events(rng, target)],
+        rng,
+        cap=rng.choice([20, 40, 500]),
+        order=rng.choice([Order.NEWEST_FIRST, Order.OLDEST_FIRST]),
+        junk=len(events),
+    )
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
+    assert unproven == []
 
 
 @pytest.mark.parametrize("kinds", [1, 4])
