@@ -12,150 +12,31 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.process
-import pickle
-import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 from constants import SHUTDOWN_GRACE_SECONDS
-from errors import BigBrotrError, WorkerDied
-from logging_config import fields, setup_logging
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-Handler = Callable[[T], Awaitable[R]]
-OpenWorker = Callable[[], AbstractAsyncContextManager[Handler[T, R]]]
+from errors import WorkerDied
+from logging_config import fields
+from worker_process import (
+    Cancel,
+    Do,
+    Done,
+    Failed,
+    Opened,
+    OpenFailed,
+    OpenWorker,
+    R,
+    Stop,
+    T,
+    worker_main,
+)
 
 _FIRST_RESPAWN_DELAY = 0.5
 _MAX_RESPAWN_DELAY = 30.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Do(Generic[T]):
-    number: int
-    task: T
-
-
-@dataclass(frozen=True, slots=True)
-class _Cancel:
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenFailed:
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class _Done(Generic[R]):
-    number: int
-    report: R
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    number: int
-    error: BaseException
-
-
-class _WorkerLoop(Generic[T, R]):
-    """The inside of a worker process."""
-
-    def __init__(self, pipe: Connection, open_worker: OpenWorker[T, R]) -> None:
-        self._pipe = pipe
-        self._open_worker = open_worker
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._stop = asyncio.Event()
-
-    async def run(self) -> None:
-        try:
-            async with self._open_worker() as handle:
-                self._send(_Opened())
-                loop = asyncio.get_running_loop()
-                loop.add_reader(self._pipe.fileno(), self._receive, handle)
-                await self._stop.wait()
-                loop.remove_reader(self._pipe.fileno())
-                for task in self._running.values():
-                    task.cancel()
-                await asyncio.gather(*self._running.values(), return_exceptions=True)
-        except Exception as error:
-            if not isinstance(error, BigBrotrError):
-                logger.exception(fields("worker_failed"))
-            self._send(_OpenFailed(_portable(error)))
-
-    def _receive(self, handle: Handler[T, R]) -> None:
-        try:
-            while self._pipe.poll():
-                self._obey(self._pipe.recv(), handle)
-        except (EOFError, OSError):
-            self._stop.set()
-
-    def _obey(self, order: _Do[T] | _Cancel | _Stop, handle: Handler[T, R]) -> None:
-        match order:
-            case _Do(number, task):
-                self._running[number] = asyncio.create_task(self._work(number, task, handle))
-            case _Cancel(number) if number in self._running:
-                self._running[number].cancel()
-            case _Stop():
-                self._stop.set()
-
-    async def _work(self, number: int, task: T, handle: Handler[T, R]) -> None:
-        try:
-            answer: _Done[R] | _Failed = _Done(number, await handle(task))
-        except asyncio.CancelledError:
-            answer = _Failed(number, WorkerDied("the task was cancelled"))
-        except Exception as error:
-            if not isinstance(error, BigBrotrError):
-                logger.exception(fields("task_failed", task=task))
-            answer = _Failed(number, _portable(error))
-        del self._running[number]
-        self._send(answer)
-
-    def _send(self, message: object) -> None:
-        # A main process that is gone needs no answer; the closed pipe ends this worker.
-        with contextlib.suppress(OSError):
-            self._pipe.send(message)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself if it survives pickling, else one that says the same."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return BigBrotrError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _worker_main(
-    pipe: Connection,
-    open_worker: OpenWorker[Any, Any],
-    service_name: str,
-    log_level: str,
-) -> None:
-    # Ctrl-C reaches the whole process group; the main process says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    setup_logging(service_name, log_level)
-
-    async def run() -> None:
-        await _WorkerLoop(pipe, open_worker).run()
-
-    asyncio.run(run())
 
 
 @dataclass(slots=True, eq=False)
@@ -240,11 +121,11 @@ class WorkerPool(Generic[T, R]):
         self._next_number += 1
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         worker.pending[number] = future
-        self._send(worker, _Do(number, task))
+        self._send(worker, Do(number, task))
         try:
             return await future
         except asyncio.CancelledError:
-            self._send(worker, _Cancel(number))
+            self._send(worker, Cancel(number))
             raise
 
     async def close(self, grace: float = SHUTDOWN_GRACE_SECONDS / 2) -> None:
@@ -255,7 +136,7 @@ class WorkerPool(Generic[T, R]):
         workers, self._workers = self._workers, []
         loop = asyncio.get_running_loop()
         for worker in workers:
-            self._send(worker, _Stop())
+            self._send(worker, Stop())
         deadline = loop.time() + grace
         while any(worker.process.is_alive() for worker in workers) and loop.time() < deadline:
             await asyncio.sleep(0.02)
@@ -280,7 +161,7 @@ class WorkerPool(Generic[T, R]):
     def _spawn(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_worker_main,
+            target=worker_main,
             args=(theirs, self._open_worker, self._service_name, self._log_level),
             daemon=True,
         )
@@ -298,18 +179,18 @@ class WorkerPool(Generic[T, R]):
             self._bury(worker)
         self._announce()
 
-    def _take(self, worker: _Worker[R], answer: _Opened | _OpenFailed | _Done[R] | _Failed) -> None:
+    def _take(self, worker: _Worker[R], answer: Opened | OpenFailed | Done[R] | Failed) -> None:
         match answer:
-            case _Opened():
+            case Opened():
                 worker.ready = True
                 self._open_error = None
                 self._respawn_delay = _FIRST_RESPAWN_DELAY
-            case _OpenFailed(error):
+            case OpenFailed(error):
                 self._open_error = error
-            case _Done(number, report):
+            case Done(number, report):
                 if not (future := worker.pending.pop(number)).done():
                     future.set_result(report)
-            case _Failed(number, error):
+            case Failed(number, error):
                 if not (future := worker.pending.pop(number)).done():
                     future.set_exception(error)
 
