@@ -24,8 +24,8 @@ demo: $(READY)  ## Archive three local relays and prove it complete (KEEP=1 leav
 stop: $(READY)  ## End what `make demo KEEP=1` left running
 	@$(IN_VENV) -m standalone.kept
 
-run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C
-	@$(IN_VENV) -m standalone.run
+run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C (DATA=folder)
+	@$(IN_VENV) -m standalone.run $(if $(DATA),--data "$(DATA)")
 
 test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARGS="-k name")
 	@$(VENV)/bin/python -m pytest $(ARGS)
@@ -39,6 +39,6 @@ format: $(READY)  ## Rewrite the code in the house style
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-clean:  ## Remove .venv, caches and the standalone suite's files (the data of `make run` too)
-	rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove .venv and caches; the archive of `make run` stays in .run
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

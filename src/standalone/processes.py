@@ -7,6 +7,7 @@ an account without privileges (`service_account`) in directories that account ca
 import ctypes
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,6 +88,15 @@ class Child:
         """The end of its output."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def limit_log(self, size: int) -> None:
+        """Move output of more than `size` bytes to a file ending in .old, the last one kept.
+
+        What is written in between is lost; the program goes on writing to the same file.
+        """
+        if self.log.exists() and self.log.stat().st_size > size:
+            shutil.copyfile(self.log, self.log.with_suffix(".old"))
+            os.truncate(self.log, 0)
 
     def wait(self, timeout: float) -> int:
         """Its exit code once it ends; after `timeout` seconds it is stopped."""

@@ -4,11 +4,12 @@ The database lives in `.run/archive` and is kept between runs. A service that en
 started again, after ever longer pauses while it keeps ending.
 """
 
+import argparse
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ LONGEST_PAUSE = 300.0
 # A service that ran this long is not taken to end because of how it was started.
 STEADY_SECONDS = 120.0
 WRONG_SETTING = 2
+LOG_BYTES = 50_000_000
 _PORTS = {
     "DATABASE_PORT": 5432,
     "PGBOUNCER_PORT": 6432,
@@ -51,10 +53,10 @@ def next_restart(previous: Restart | None, started: float, now: float) -> Restar
     return Restart(now + pause, pause)
 
 
-def data_folder(environ: Mapping[str, str]) -> Path:
-    """Where the archive's data is kept: BIGBROTR_DATA, else below the repository, else, where
-    PostgreSQL's account cannot reach that (a clone under /root), /var/lib/bigbrotr."""
-    if chosen := environ.get("BIGBROTR_DATA"):
+def data_folder(chosen: str | None) -> Path:
+    """Where the archive's data is kept: the `chosen` folder, else below the repository, else,
+    where PostgreSQL's account cannot reach that (a clone under /root), /var/lib/bigbrotr."""
+    if chosen:
         return Path(chosen).absolute()
     account = service_account()
     if account is None or account.can_reach(ROOT):
@@ -64,10 +66,14 @@ def data_folder(environ: Mapping[str, str]) -> Path:
 
 def choose_port(name: str, environ: Mapping[str, str]) -> int:
     """The port in the variable `name`, which must be free; without it the usual one, or another
-    when that is taken. Raises PortTaken or ConfigError."""
+    when that is taken. Of a range (for replicas in containers) the first counts.
+
+    Raises PortTaken or ConfigError.
+    """
     usual = _PORTS[name]
     if environ.get(name):
-        port = Settings(environ).integer(name, usual)
+        first, _, _ = environ[name].partition("-")
+        port = Settings({name: first or environ[name]}).integer(name, usual)
         if not 0 < port < 65_536:
             raise ConfigError(f"{name} is {port}: give a port from 1 to 65535")
         if accepts_connections(port):
@@ -76,8 +82,9 @@ def choose_port(name: str, environ: Mapping[str, str]) -> int:
     return free_port() if accepts_connections(usual) else usual
 
 
-def make_plan(environ: Mapping[str, str]) -> Plan:
-    """What to start, from the variables of `.env`; raises ConfigError and PortTaken."""
+def make_plan(environ: Mapping[str, str], folder: Path) -> Plan:
+    """What to start, from the variables of `.env`, with its data in `folder`; raises ConfigError
+    and PortTaken."""
     settings = Settings(environ)
     passwords = Passwords(
         owner=settings.secret("POSTGRES_PASSWORD"),
@@ -86,7 +93,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         pgbouncer_auth=settings.secret("PGBOUNCER_AUTH_PASSWORD"),
     )
     return Plan(
-        data_folder(environ),
+        folder,
         passwords,
         owner=settings.text("POSTGRES_USER", "admin"),
         dbname=settings.text("POSTGRES_DB", "bigbrotr"),
@@ -115,6 +122,7 @@ class Supervisor:
             self._started[name] = now
             del self._due[name]
         for name, child in self._suite.services.items():
+            child.limit_log(LOG_BYTES)
             if not child.alive and name not in self._due:
                 self._plan_restart(name, child, now)
 
@@ -130,13 +138,16 @@ class Supervisor:
         )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run until Ctrl-C or SIGTERM: 0; 1 when the suite cannot run, 2 when a setting is wrong."""
+    parser = argparse.ArgumentParser(prog="run", description=__doc__)
+    parser.add_argument("--data", help="where to keep the database and the logs")
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     suite: Suite | None = None
     try:
         environ = {**dotenv.read(ROOT / ".env"), **os.environ}
-        plan = make_plan(environ)
+        plan = make_plan(environ, data_folder(options.data))
         ports = {name: choose_port(f"{name.upper()}_PORT", environ) for name in SERVICES}
         suite = open_suite(plan)
         settings = service_settings(environ)

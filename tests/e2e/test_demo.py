@@ -73,7 +73,6 @@ def test_the_suite_runs_on_env_restarts_services_and_stops_on_sigterm(data: Path
         "POSTGRES_WRITER_PASSWORD": "two",
         "POSTGRES_READER_PASSWORD": "three",
         "PGBOUNCER_AUTH_PASSWORD": "four",
-        "BIGBROTR_DATA": str(data / "archive"),
         "SEED_RELAYS_PATH": str(seeds),
         "SYNCHRONIZER_PRIORITY_RELAYS_PATH": str(seeds),
         "FINDER_AGGREGATOR_URLS": "",
@@ -83,11 +82,14 @@ def test_the_suite_runs_on_env_restarts_services_and_stops_on_sigterm(data: Path
     (data / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     program = (
         "import sys, standalone.run as run; from pathlib import Path;"
-        f"run.ROOT = Path({str(data)!r}); sys.exit(run.main())"
+        f"run.ROOT = Path({str(data)!r}); sys.exit(run.main(['--data', sys.argv[1]]))"
     )
     with (data / "output").open("w") as output:
         running = subprocess.Popen(
-            [sys.executable, "-c", program], env=ENVIRONMENT, stdout=output, stderr=output
+            [sys.executable, "-c", program, str(data / "archive")],
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=output,
         )
     try:
         said = data / "output"

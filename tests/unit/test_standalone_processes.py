@@ -44,6 +44,24 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     assert child.stop(patience=0.2) == -signal.SIGKILL
 
 
+def test_a_long_log_starts_anew_while_the_program_writes_on(tmp_path: Path) -> None:
+    program = "import sys\nfor line in open(sys.argv[1]): print(line.strip(), flush=True)"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    child = start("writer", (sys.executable, "-c", program, str(pipe)), tmp_path / "a.log")
+    with pipe.open("w", buffering=1) as lines:
+        lines.write("first\n")
+        assert wait_until(lambda: child.tail() == "first", child, 20)
+        child.limit_log(100)
+        assert child.tail() == "first"
+        child.limit_log(3)
+        lines.write("second\n")
+        assert wait_until(lambda: child.tail() == "second", child, 20)
+    assert child.wait(20) == 0
+    assert child.log.read_text() == "second\n"
+    assert (tmp_path / "a.old").read_text() == "first\n"
+
+
 def test_waiting_has_an_end(tmp_path: Path) -> None:
     child = start("sleeper", SLEEPER, tmp_path / "log")
     assert is_up(child)

@@ -12,6 +12,7 @@ from errors import ConfigError, PortTaken
 from standalone import dotenv, run
 from standalone.pgbouncer import SERVER_CONFIGURATION, configuration, missing_packages
 from standalone.postgres import major_version
+from standalone.processes import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -62,7 +63,7 @@ def test_the_example_is_read_and_its_placeholders_refused() -> None:
     variables = dotenv.read(REPOSITORY / "env.example")
     assert variables["POSTGRES_USER"] == "admin"
     with pytest.raises(ConfigError, match="POSTGRES_PASSWORD still has the placeholder"):
-        run.make_plan(variables)
+        run.make_plan(variables, Path("unused"))
 
 
 @given(
@@ -80,9 +81,8 @@ def test_plan_takes_names_and_passwords(tmp_path: Path) -> None:
         "POSTGRES_WRITER_PASSWORD": "b",
         "POSTGRES_READER_PASSWORD": "c",
         "PGBOUNCER_AUTH_PASSWORD": "d",
-        "BIGBROTR_DATA": str(tmp_path),
     }
-    plan = run.make_plan(environ)
+    plan = run.make_plan(environ, tmp_path)
     assert (plan.owner, plan.dbname, plan.folder) == ("chief", "nostr", tmp_path)
     passwords = plan.passwords
     assert (passwords.owner, passwords.writer, passwords.reader, passwords.pgbouncer_auth) == (
@@ -109,6 +109,16 @@ def test_a_taken_port_is_named() -> None:
         with pytest.raises(PortTaken, match="MONITOR_PORT"):
             run.choose_port("MONITOR_PORT", {"MONITOR_PORT": str(port)})
     assert run.choose_port("MONITOR_PORT", {"MONITOR_PORT": str(port)}) == port
+
+
+def test_of_a_range_of_ports_the_first_is_taken() -> None:
+    port = free_port()
+    assert run.choose_port("MONITOR_PORT", {"MONITOR_PORT": f"{port}-65535"}) == port
+
+
+def test_data_goes_where_it_is_told(tmp_path: Path) -> None:
+    assert run.data_folder(str(tmp_path)) == tmp_path
+    assert run.data_folder(None).is_absolute()
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "x"])
