@@ -1,0 +1,241 @@
+"""Driving plans to their ends: lanes, changes of mind about order, split seconds (async shell).
+
+Several lanes share one connection; each drives a plan (a `Walk` or a `Bisection`), and a lane
+with nothing left to do takes over half of the largest walk, so that the round trip does not
+set the pace.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from errors import SyncAbandoned
+from sync.asker import Asker
+from sync.bisection import Bisection
+from sync.facts import Order, Saturated, Verdict
+from sync.ledger import Gap
+from sync.partition import partition
+from sync.relay_model import Observations, RelayModel
+from sync.walk import Walk
+from sync.windows import Window
+from sync.writer import SessionWriter
+
+# How far back a refined request may look for an event that proves its one second by order.
+_REACH_SECONDS = 10 * 365 * 86_400
+
+Plan = Walk | Bisection
+
+
+class Claims(Protocol):
+    """Where proofs go, and seconds that could not be proven."""
+
+    def prove(self, window: Window) -> None: ...
+    def gap(self, gap: Gap) -> None: ...
+
+
+class NoClaims:
+    """For a look at seconds whose proof is not at stake: only the events count."""
+
+    def prove(self, window: Window) -> None:
+        """The window is proven already, or is not to be claimed yet."""
+
+    def gap(self, gap: Gap) -> None:
+        """What cannot be read again was read before, or will be asked for later."""
+
+
+class _Collected:
+    """The proofs of one part of a second; whether it failed is judged by the whole."""
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+
+    def prove(self, window: Window) -> None:
+        self.windows.append(window)
+
+    def gap(self, gap: Gap) -> None:
+        pass
+
+
+class Driver:
+    """Asks for windows of one relay until each is proven or has a recorded reason.
+
+    Args:
+        asker: gets pages.
+        writer: takes every page; the proof of a page is given to the claims right before, so
+            that both are committed together.
+        flt: the synchronizer's event filter, without since, until and limit.
+        page_limit: events asked for a page.
+        lanes: requests in flight.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        writer: SessionWriter,
+        flt: Mapping[str, Any],
+        page_limit: int,
+        lanes: int,
+    ) -> None:
+        self._asker = asker
+        self._writer = writer
+        self._flt = flt
+        self._page_limit = page_limit
+        self._lanes = lanes
+        self._seen = Observations()
+        self._queue: deque[Plan] = deque()
+        self._active: list[Plan] = []
+        self._progress = asyncio.Event()
+        self._turned = False
+
+    @property
+    def _model(self) -> RelayModel:
+        return self._asker.model
+
+    @_model.setter
+    def _model(self, model: RelayModel) -> None:
+        self._asker.model = model
+
+    async def drive(self, windows: Iterable[Window], claims: Claims) -> None:
+        """Work the windows off in the given order.
+
+        Raises SyncAbandoned if the relay does not answer, DatabaseError if the archive is lost.
+        """
+        self._queue.extend(self._plan(window) for window in windows)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._lanes):
+                    group.create_task(self._lane(claims))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _lane(self, claims: Claims) -> None:
+        while True:
+            plan = self._next_plan()
+            if plan is not None:
+                self._active.append(plan)
+                try:
+                    await self._drive(plan, claims)
+                finally:
+                    self._active.remove(plan)
+                    self._signal()
+            elif self._active:
+                await self._progress.wait()
+            else:
+                return
+
+    def _next_plan(self) -> Plan | None:
+        if self._queue:
+            return self._queue.popleft()
+        by_size = sorted(self._active, key=_seconds_left, reverse=True)
+        return next((half for plan in by_size if (half := plan.split())), None)
+
+    def _signal(self) -> None:
+        """Wake the idle lanes, for there may be work to take over."""
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    def _plan(
+        self, window: Window, refinement: Mapping[str, Any] | None = None, expected: int = 0
+    ) -> Plan:
+        order = self._model.order
+        if order is Order.NONE:
+            return Bisection(window, self._page_limit, self._seen, refinement or {})
+        if not refinement:
+            return Walk(window, order, self._page_limit, self._seen)
+        bound_known = self._model.exclusive(order) is not None
+        return Walk(
+            window,
+            order,
+            self._page_limit,
+            self._seen,
+            refinement,
+            reach=_REACH_SECONDS,
+            expected=expected,
+            margin=0 if bound_known else 1,
+        )
+
+    async def _drive(self, plan: Plan, claims: Claims) -> None:
+        """Follow a plan to its end, handing what it proves to `claims`."""
+        while True:
+            request = plan.request(self._model)
+            page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
+            if page is None:
+                self._narrow(plan, claims, "overflow", f"no end though limit was {request.limit}")
+                return
+            if plan.order is not self._model.order:
+                # Another lane has learnt that the order is not what this plan relies on.
+                await self._writer.add(page)
+                await self._drive_rest(plan, claims)
+                return
+            step = plan.judge(page.facts)
+            if step.near_exclusive is not None:
+                self._model = self._model.with_exclusive(plan.order, step.near_exclusive)
+            for window in step.proven:
+                claims.prove(window)
+            # No await between the proof and its page: they are committed together.
+            await self._writer.add(page)
+            self._signal()
+            if step.saturated is not None and await self._prove_second(
+                step.saturated, plan.refinement, claims
+            ):
+                claims.prove(Window(step.saturated.second, step.saturated.second))
+            if step.verdict is Verdict.DONE:
+                return
+            if step.verdict is Verdict.NARROW:
+                self._narrow(plan, claims, "refused-events", f"{page.facts.received} in a row")
+                return
+            if step.verdict is not Verdict.CONTINUE:
+                await self._reconsider(step.verdict, plan)
+                await self._drive_rest(plan, claims)
+                return
+
+    async def _reconsider(self, verdict: Verdict, plan: Plan) -> None:
+        """Learn from a page that was not in the order that the plan relies on."""
+        if verdict is Verdict.CONTRADICTION:
+            raise SyncAbandoned("contradiction", f"events came and went in {plan.remaining()}")
+        if verdict is Verdict.TURN and not self._turned:
+            self._turned = True
+            upward = plan.order is Order.NEWEST_FIRST
+            order = Order.OLDEST_FIRST if upward else Order.NEWEST_FIRST
+            self._model = replace(self._model, order=order)
+        elif self._model.order is not Order.NONE:
+            self._model = replace(self._model, order=Order.NONE)
+            await self._writer.retract_session()
+
+    async def _drive_rest(self, plan: Plan, claims: Claims) -> None:
+        rest = plan.remaining()
+        if rest is not None:
+            await self._drive(self._plan(rest, plan.refinement), claims)
+
+    async def _prove_second(
+        self, saturated: Saturated, part: Mapping[str, Any], claims: Claims
+    ) -> bool:
+        """Split a second that one page cannot hold; True if all its parts were proven."""
+        second = Window(saturated.second, saturated.second)
+        split = partition(self._flt, part, saturated.events)
+        proven = split is not None and split.complete
+        for share in split.parts if split else ():
+            collected = _Collected()
+            plan = self._plan(second, refinement=share.refinement, expected=share.expected)
+            await self._drive(plan, collected)
+            proven = proven and any(window.contains(second) for window in collected.windows)
+        if not proven and not part:
+            claims.gap(Gap(second, "saturated", f"{len(saturated.events)} events a page"))
+        return proven
+
+    def _narrow(self, plan: Plan, claims: Claims, reason: str, detail: str) -> None:
+        """Go on with the halves of a window that one page cannot show."""
+        rest = plan.remaining()
+        if rest is None or plan.refinement:
+            return
+        if rest.seconds > 1:
+            self._queue.extend(self._plan(half) for half in rest.halves())
+        else:
+            claims.gap(Gap(rest, reason, detail))
+
+
+def _seconds_left(plan: Plan) -> int:
+    rest = plan.remaining()
+    return rest.seconds if rest else 0
