@@ -17,11 +17,16 @@ CREATE TABLE IF NOT EXISTS sync_coverage (
     target       INT8RANGE
                  CHECK (NOT lower_inf(target) AND NOT upper_inf(target)),
     updated_at   BIGINT NOT NULL CHECK (updated_at >= 0),
+    verified_at  BIGINT CHECK (verified_at >= 0),
+    rounds       INTEGER NOT NULL DEFAULT 0 CHECK (rounds >= 0),
     PRIMARY KEY (relay_url, filter_hash)
 );
 COMMENT ON TABLE sync_coverage IS 'Per relay and filter, the seconds proven archived';
 COMMENT ON COLUMN sync_coverage.covered IS
     'Seconds for which every event that the relay serves is in the archive';
+COMMENT ON COLUMN sync_coverage.verified_at IS
+    'When proven seconds were last looked at again for events that appeared late';
+COMMENT ON COLUMN sync_coverage.rounds IS 'How often that was done';
 COMMENT ON COLUMN sync_coverage.target IS
     'Seconds asked for so far: from the earliest start to the latest stop';
 

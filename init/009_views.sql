@@ -67,9 +67,14 @@ SELECT
     END AS proven_percent,
     gaps.gaps,
     gaps.gap_seconds,
-    coverage.updated_at
+    coverage.updated_at,
+    coverage.verified_at,
+    tasks.last_outcome,
+    tasks.learnt
 FROM sync_coverage AS coverage
 JOIN relays ON relays.url = coverage.relay_url
+LEFT JOIN relay_tasks AS tasks
+    ON tasks.purpose = 'sync' AND tasks.relay_url = coverage.relay_url
 JOIN sync_filters ON sync_filters.filter_hash = coverage.filter_hash
 CROSS JOIN LATERAL (
     SELECT

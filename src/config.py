@@ -149,6 +149,7 @@ def _synchronizer(environ: Mapping[str, str], own: Settings) -> SynchronizerConf
         priority_relays_path=read_priority_relays(own),
         relay_metadata_threshold_hours=_count(own, "RELAY_METADATA_THRESHOLD_HOURS", 12),
         batch_size=_count(own, "BATCH_SIZE", 500),
+        reverify_days=_not_negative(own, "REVERIFY_DAYS", 14),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import constants
-from constants import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
+from constants import SECONDS_PER_DAY, SECONDS_PER_HOUR, SECONDS_PER_MINUTE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,12 @@ class SynchronizerConfig(ServiceConfig):
     priority_relays_path: Path
     relay_metadata_threshold_hours: int
     batch_size: int
+    reverify_days: int
+
+    @property
+    def reverify_seconds(self) -> int:
+        """The age from which proven seconds are looked at again; 0 means never."""
+        return self.reverify_days * SECONDS_PER_DAY
 
     def last_second(self, now: int) -> int:
         """The last second to archive at the time `now`."""

@@ -12,7 +12,7 @@ from errors import ConnectFailed, SyncAbandoned
 from nostr.connection import Dialer, EndKind, Page, PageEnd, RelayConnection
 from nostr.urls import RelayUrl
 from sync.page_check import CheckedPage, PageChecker
-from sync.relay_model import RelayModel
+from sync.relay_model import LANES, RelayModel
 from sync.response import Action, respond
 
 # A page that trickles in for this many idle timeouts is not worth waiting for.
@@ -26,13 +26,17 @@ class SessionSettings:
     Attributes:
         page_limit: events asked for a page (`limit`).
         idle_timeout: seconds without a message after which a page is given up.
+        lanes: requests in flight at the most.
         budget_seconds: a session ends after so long, to go on in the next cycle.
+        reverify_seconds: how old proofs may grow before the relay is looked at again; 0: any.
         secret_key: hex; signs NIP-42 authentication. None: relays that want it are left.
     """
 
     page_limit: int = 500
     idle_timeout: float = 20.0
+    lanes: int = LANES
     budget_seconds: float = 3_600.0
+    reverify_seconds: int = 0
     secret_key: str | None = None
 
     @property

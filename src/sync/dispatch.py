@@ -5,8 +5,10 @@ import logging
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+
+import orjson
 
 import leases
 from bigbrotr import BigBrotr
@@ -16,6 +18,7 @@ from functions import RelayFailureTracker
 from leases import Claim
 from logging_config import fields
 from nostr.urls import RelayUrl
+from sync.limits import RelayLimits
 from sync.session import SessionReport
 from sync.task import SyncTask
 from sync.windows import Window
@@ -103,9 +106,13 @@ class Dispatcher:
             )
             self.counts["not_due"] += len(chosen) - len(claims)
             by_url = {relay.url: relay for relay in chosen}
+            limits = await claimed_limits(self._db, [claim.url for claim in claims])
             for claim in claims:
                 relay = by_url[claim.url]
-                self._running[relay] = asyncio.create_task(self._synchronize(relay, claim))
+                task = SyncTask(
+                    relay.url, self._target, limits.get(relay.url, RelayLimits()), claim.learnt
+                )
+                self._running[relay] = asyncio.create_task(self._synchronize(relay, claim, task))
 
     def _choose(self, most: int) -> list[RelayUrl]:
         """The next relays, sparing hosts that are busy with us already."""
@@ -129,9 +136,9 @@ class Dispatcher:
                 if not task.cancelled():
                     task.result()
 
-    async def _synchronize(self, relay: RelayUrl, claim: Claim) -> None:
+    async def _synchronize(self, relay: RelayUrl, claim: Claim, task: SyncTask) -> None:
         try:
-            report = await self._pool.run(SyncTask(relay.url, self._target, claim.learnt))
+            report = await self._pool.run(task)
         except WorkerDied:
             self.counts["worker_died"] += 1
             await self._release(relay, claim, "worker-died", failed=False)
@@ -210,3 +217,18 @@ class Dispatcher:
                 if relay.url not in ours and relay in self._running:
                     self.counts["lease_lost"] += 1
                     self._running[relay].cancel()
+
+
+async def claimed_limits(db: BigBrotr, urls: Sequence[str]) -> dict[str, RelayLimits]:
+    """What the relays' latest NIP-11 documents claim."""
+    rows = await db.fetch(
+        """
+        SELECT relay_url, limitation::text AS limitation FROM relay_metadata_latest
+        WHERE relay_url = ANY ($1::text[]) AND limitation IS NOT NULL
+        """,
+        list(urls),
+    )
+    return {
+        row["relay_url"]: RelayLimits.from_limitation(orjson.loads(row["limitation"]))
+        for row in rows
+    }

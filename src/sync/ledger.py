@@ -15,6 +15,7 @@ import orjson
 from asyncpg import Range
 
 from bigbrotr import BigBrotr
+from sync.verification import VerificationState
 from sync.windows import Window, merge
 
 # A second that could not be split is tried again after a day, then ever more rarely.
@@ -185,6 +186,37 @@ async def drop_refusals(connection: asyncpg.Connection, relay_url: str, filter_h
         relay_url,
         filter_hash,
         list(UNPROVABLE),
+    )
+
+
+async def verification_state(
+    db: BigBrotr, relay_url: str, filter_hash: str
+) -> VerificationState | None:
+    """How far re-verification has come; None before the first complete proof."""
+    row = await db.fetchone(
+        """
+        SELECT verified_at, rounds FROM sync_coverage
+        WHERE relay_url = $1 AND filter_hash = $2 AND verified_at IS NOT NULL
+        """,
+        relay_url,
+        filter_hash,
+    )
+    return None if row is None else VerificationState(row["verified_at"], row["rounds"])
+
+
+async def record_verification(
+    db: BigBrotr, relay_url: str, filter_hash: str, state: VerificationState
+) -> None:
+    """Record a round of re-verification, or that the clock to the first one starts."""
+    await db.execute(
+        """
+        UPDATE sync_coverage SET verified_at = $3, rounds = $4
+        WHERE relay_url = $1 AND filter_hash = $2
+        """,
+        relay_url,
+        filter_hash,
+        state.verified_at,
+        state.rounds,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ from errors import DatabaseError, SyncAbandoned
 from nostr.connection import Dialer
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
-from sync import ledger
+from sync import ledger, verification
 from sync.asker import Asker, SessionSettings
-from sync.driver import Driver
+from sync.driver import Driver, NoClaims
 from sync.ledger import Gap
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
+from sync.verification import VerificationState
 from sync.windows import Window
 from sync.writer import SessionWriter
 
@@ -79,9 +81,11 @@ class RelaySession:
         self._flt = flt
         self._hash = filter_hash(flt)
         self._target = target
+        self._reverify_seconds = settings.reverify_seconds
         self._asker = Asker(relay, dialer, checker, settings, model)
         self._writer = SessionWriter(db, relay, self._hash, target)
-        self._driver = Driver(self._asker, self._writer, flt, settings.page_limit, model.lanes)
+        lanes = min(model.lanes, settings.lanes)
+        self._driver = Driver(self._asker, self._writer, flt, settings.page_limit, lanes)
 
     async def run(self) -> SessionReport:
         """Ask until everything is proven, recorded as a gap, or refused.
@@ -95,6 +99,7 @@ class RelaySession:
             if todo:
                 await self._asker.connect()
                 await self._driver.drive(todo, self._writer)
+            await self._look_again()
         except SyncAbandoned as error:
             outcome, detail = error.outcome, error.detail
         except asyncio.CancelledError:
@@ -105,6 +110,25 @@ class RelaySession:
         finally:
             await self._asker.close()
         return await self._close_books(outcome, detail)
+
+    async def _look_again(self) -> None:
+        """Look at proven seconds for events that appeared late, when a round is due."""
+        url, now = self._relay.url, int(time.time())
+        state = await ledger.verification_state(self._db, url, self._hash)
+        if state is None:
+            await self._writer.flush()
+            await ledger.record_verification(
+                self._db, url, self._hash, VerificationState(now, rounds=0)
+            )
+            return
+        if not verification.due(state, now, self._reverify_seconds, reconciles=False):
+            return
+        window = verification.next_window(state, self._target, self._reverify_seconds)
+        await self._driver.drive([window], NoClaims())
+        await self._writer.flush()
+        await ledger.record_verification(
+            self._db, url, self._hash, VerificationState(now, state.rounds + 1)
+        )
 
     async def _close_books(self, outcome: str, detail: str) -> SessionReport:
         refused: list[Gap] = []

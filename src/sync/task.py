@@ -14,8 +14,9 @@ from functions import connect_bigbrotr_with_retry
 from nostr.connection import Dialer
 from nostr.urls import RelayUrl
 from sync.asker import SessionSettings
+from sync.limits import RelayLimits
 from sync.page_check import PageChecker
-from sync.relay_model import RelayModel
+from sync.relay_model import LANES, RelayModel
 from sync.session import RelaySession, SessionReport
 from sync.windows import Window
 
@@ -25,10 +26,11 @@ _SIGNATURE_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class SyncTask:
-    """One relay to synchronize: where, what seconds, and what is known of it."""
+    """One relay to synchronize: where, what seconds, what it claims and what is known of it."""
 
     url: str
     target: Window
+    limits: RelayLimits
     learnt: Mapping[str, Any]
 
 
@@ -56,8 +58,10 @@ async def _synchronize(
         connect_timeout=config.request_timeout,
     )
     settings = SessionSettings(
-        page_limit=config.batch_size,
+        page_limit=task.limits.page_limit(config.batch_size),
         idle_timeout=config.request_timeout,
+        lanes=task.limits.lanes(LANES),
+        reverify_seconds=config.reverify_seconds,
         secret_key=config.keypair.secret_key if config.keypair else None,
     )
     session = RelaySession(
