@@ -1,4 +1,4 @@
-"""Messages between client and relay: NIP-01, with NIP-42, NIP-45, NIP-67 and NIP-77's answers.
+"""Messages between client and relay: NIP-01, with NIP-42, NIP-45, NIP-67 and NIP-77.
 
 decode_message never trusts a frame: it returns one of the message types, or raises
 MessageMalformed. The encoders return the bytes of a text frame.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from errors import MessageMalformed
-from nostr.json_text import decode_exactly, decode_json, has_only_strings
+from nostr.json_text import decode_exactly, decode_json, lost_nothing
 
 
 class EventMessage(NamedTuple):
@@ -87,11 +87,13 @@ class NegMessage:
 
 @dataclass(frozen=True, slots=True)
 class NegError:
-    """NEG-ERR: the relay refuses to reconcile (NIP-77); `prefix` as in Closed."""
+    """NEG-ERR: the relay refuses to reconcile (NIP-77); `prefix` as in Closed, `max_records`
+    how many events it would reconcile, if it says so."""
 
     subscription: str
     prefix: str
     text: str
+    max_records: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def decode_message(frame: bytes) -> Message:
         message = decode(values)
     except (IndexError, TypeError) as error:
         raise MessageMalformed(f"{values[0]} message is of the wrong form: {error}") from None
-    if type(message) is EventMessage and not _is_plain(message.event):
+    if type(message) is EventMessage and not lost_nothing(message.event):
         return message._replace(event=_exact_event(frame))
     return message
 
@@ -155,8 +157,19 @@ def encode_count(subscription: str, *filters: Mapping[str, Any]) -> bytes:
     return orjson.dumps(("COUNT", subscription, *map(dict, filters)))
 
 
-def _is_plain(event: object) -> bool:
-    return type(event) is not dict or has_only_strings(event.get("tags"))
+def encode_neg_open(subscription: str, flt: Mapping[str, Any], payload: bytes) -> bytes:
+    """NEG-OPEN: asks to reconcile the events of a filter (NIP-77)."""
+    return orjson.dumps(("NEG-OPEN", subscription, dict(flt), payload.hex()))
+
+
+def encode_neg_message(subscription: str, payload: bytes) -> bytes:
+    """NEG-MSG: the next round of a reconciliation."""
+    return orjson.dumps(("NEG-MSG", subscription, payload.hex()))
+
+
+def encode_neg_close(subscription: str) -> bytes:
+    """NEG-CLOSE: ends a reconciliation."""
+    return orjson.dumps(("NEG-CLOSE", subscription))
 
 
 def _exact_event(frame: bytes) -> object:
@@ -210,7 +223,8 @@ def _neg_message(values: list[Any]) -> NegMessage:
 
 
 def _neg_error(values: list[Any]) -> NegError:
-    return NegError(_string(values[1]), *split_reason(_optional_text(values, 2)))
+    most = values[3] if len(values) > 3 and type(values[3]) is int and values[3] > 0 else None
+    return NegError(_string(values[1]), *split_reason(_optional_text(values, 2)), most)
 
 
 def _optional_text(values: list[Any], index: int) -> str:

@@ -1,9 +1,8 @@
 """One open WebSocket to one relay: many pages at once, and no trust in what comes back."""
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,18 +10,18 @@ from typing import Any, TypeVar
 import aiohttp
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
-from errors import MessageMalformed
 from nostr import messages
+from nostr.inbox import Inbox
 from nostr.keys import sign_challenge
+from nostr.live import LiveFeed
 from nostr.messages import Ok as OkReply
+from nostr.negotiation import Exchange, Negotiation, negotiate
 from nostr.pages import DEFAULT_MAX_BYTES, EndKind, Page, PageCollector, PageEnd
 from nostr.transport import Transport
 from nostr.urls import RelayUrl
 
 CLOSE_SECONDS = 2.0
 MAX_STRAY_BYTES = 64 * 1024 * 1024  # a relay that sends more than this unasked is left
-_KEPT_NOTICES = 8
-_NOTICE_LENGTH = 500
 
 T = TypeVar("T")
 
@@ -31,9 +30,7 @@ class RelayConnection:
     """An open WebSocket; an async context manager. Nothing that a relay sends makes a method
     raise: pages say how they ended, the other methods return None or False.
 
-    `scheme` is "wss" or "ws", `rtt_open` the milliseconds that opening took, `challenge` the
-    latest AUTH challenge (NIP-42). `malformed` counts frames that were no messages, `stray`
-    events that nobody asked for.
+    `scheme` is "wss" or "ws", `rtt_open` the milliseconds that opening took.
     """
 
     def __init__(
@@ -47,18 +44,10 @@ class RelayConnection:
         self.url = url
         self.scheme = scheme
         self.rtt_open = rtt_open
-        self.challenge: str | None = None
-        self.malformed = 0
-        self.stray = 0
-        self._stray_bytes = 0
         self._websocket = websocket
         self._transport = transport
-        self._notices: deque[str] = deque(maxlen=_KEPT_NOTICES)
         self._names = count(1)
-        self._pages: dict[str, PageCollector] = {}
-        self._replies: dict[str, asyncio.Future[OkReply | None]] = {}
-        self._counts: dict[str, asyncio.Future[int | None]] = {}
-        self._challenged = asyncio.Event()
+        self._inbox = Inbox()
         self._end: PageEnd | None = None
         self._background: set[asyncio.Task[bool]] = set()
         self._reader = asyncio.create_task(self._read(), name=f"read {url.url}")
@@ -69,9 +58,24 @@ class RelayConnection:
         return self._end is not None
 
     @property
+    def challenge(self) -> str | None:
+        """The latest AUTH challenge (NIP-42)."""
+        return self._inbox.challenge
+
+    @property
+    def malformed(self) -> int:
+        """How many frames were no messages."""
+        return self._inbox.malformed
+
+    @property
+    def stray(self) -> int:
+        """How many events came that nobody had asked for."""
+        return self._inbox.stray
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """The last few NOTICE texts."""
-        return tuple(self._notices)
+        return tuple(self._inbox.notices)
 
     async def page(
         self,
@@ -94,7 +98,7 @@ class RelayConnection:
             total_timeout=total_timeout,
         )
         name = self._new_name()
-        self._pages[name] = collector
+        self._inbox.pages[name] = collector
         try:
             if not await self._send(messages.encode_req(name, flt), idle_timeout):
                 collector.end(self._end or PageEnd(EndKind.TIMEOUT, text="REQ could not be sent"))
@@ -103,11 +107,27 @@ class RelayConnection:
             self._send_soon(messages.encode_close(name))
             raise
         finally:
-            del self._pages[name]
+            del self._inbox.pages[name]
         if page.end.kind is not EndKind.CLOSED:
             # Before the next REQ: some relays allow but one subscription.
             await self._send(messages.encode_close(name), CLOSE_SECONDS)
         return page
+
+    @asynccontextmanager
+    async def listen(
+        self, flt: Mapping[str, Any], *, max_events: int, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> AsyncIterator[LiveFeed]:
+        """A subscription that stays open after EOSE, for as long as the context."""
+        feed = LiveFeed(max_events=max_events, max_bytes=max_bytes)
+        name = self._new_name()
+        self._inbox.pages[name] = feed
+        try:
+            if not await self._send(messages.encode_req(name, flt), CLOSE_SECONDS):
+                feed.end(self._end or PageEnd(EndKind.TIMEOUT, text="REQ could not be sent"))
+            yield feed
+        finally:
+            del self._inbox.pages[name]
+            self._send_soon(messages.encode_close(name))
 
     async def publish(self, event: Mapping[str, Any], *, timeout: float) -> OkReply | None:
         """Sends an event; the relay's OK, or None when none came in time (seconds)."""
@@ -118,7 +138,7 @@ class RelayConnection:
         the relay took it within the time (seconds)."""
         try:
             async with asyncio.timeout(timeout):
-                await self._challenged.wait()
+                await self._inbox.challenged.wait()
         except TimeoutError:
             return False
         assert self.challenge is not None
@@ -129,7 +149,32 @@ class RelayConnection:
     async def count(self, flt: Mapping[str, Any], *, timeout: float) -> int | None:
         """How many events the relay says match (NIP-45), or None when it does not say."""
         name = self._new_name()
-        return await self._ask(messages.encode_count(name, flt), self._counts, name, timeout)
+        return await self._ask(messages.encode_count(name, flt), self._inbox.counts, name, timeout)
+
+    async def negotiate(
+        self,
+        flt: Mapping[str, Any],
+        items: Iterable[tuple[int, str]],
+        *,
+        timeout: float,
+        **limits: int,
+    ) -> Negotiation:
+        """Reconciles a filter's events with ours (NIP-77), given as (created_at, id); `timeout`
+        is the longest silence (seconds), `limits` are those of nostr.negotiation.negotiate.
+
+        Always ends with NEG-CLOSE.
+        """
+        name = self._new_name()
+        exchange = self._inbox.exchanges[name] = Exchange()
+
+        async def send(message: bytes) -> bool:
+            return await self._send(message, timeout)
+
+        try:
+            return await negotiate(exchange, send, name, flt, items, timeout=timeout, **limits)
+        finally:
+            del self._inbox.exchanges[name]
+            self._send_soon(messages.encode_neg_close(name))
 
     async def close(self) -> None:
         """Closes the WebSocket; gives up on a peer that does not answer within seconds."""
@@ -159,7 +204,7 @@ class RelayConnection:
         return f"b{next(self._names)}"
 
     async def _ask_ok(self, message: bytes, event_id: str, timeout: float) -> OkReply | None:
-        return await self._ask(message, self._replies, event_id, timeout)
+        return await self._ask(message, self._inbox.replies, event_id, timeout)
 
     async def _ask(
         self,
@@ -201,81 +246,22 @@ class RelayConnection:
     async def _read(self) -> None:
         end = PageEnd(EndKind.DISCONNECTED, text="closed here")
         try:
-            while self._stray_bytes <= MAX_STRAY_BYTES:
+            while self._inbox.stray_bytes <= MAX_STRAY_BYTES:
                 frame = await self._websocket.receive()
                 if frame.type is WSMsgType.TEXT:
-                    self._take(frame.data)
+                    self._inbox.take(frame.data)
                 elif frame.type is WSMsgType.BINARY:
-                    self._count_malformed(len(frame.data))
+                    self._inbox.take_malformed(len(frame.data))
                 else:
                     break
             end = PageEnd(EndKind.DISCONNECTED, text=self._why_closed())
         finally:
-            self._finish(end)
-
-    def _take(self, frame: bytes) -> None:
-        try:
-            message = messages.decode_message(frame)
-        except MessageMalformed:
-            self._count_malformed(len(frame))
-            return
-        match message:
-            case messages.EventMessage(subscription, event):
-                page = self._pages.get(subscription)
-                if page is None:
-                    self.stray += 1
-                    self._stray_bytes += len(frame)
-                else:
-                    page.add(event, len(frame))
-                return
-            case messages.Eose(subscription, hint):
-                self._end_page(subscription, PageEnd(EndKind.EOSE, hint=hint))
-            case messages.Closed(subscription, prefix, text):
-                end = PageEnd(EndKind.CLOSED, prefix=prefix, text=text)
-                self._end_page(subscription, end)
-                _resolve(self._counts.get(subscription), None)
-            case messages.Notice(text):
-                self._notices.append(text[:_NOTICE_LENGTH])
-                for page in self._pages.values():
-                    page.last_notice = text[:_NOTICE_LENGTH]
-            case messages.Ok():
-                _resolve(self._replies.get(message.event_id), message)
-            case messages.Auth(challenge):
-                self.challenge = challenge
-                self._challenged.set()
-            case messages.Count(subscription, number):
-                _resolve(self._counts.get(subscription), number)
-        self._stray_bytes += len(frame)
-
-    def _end_page(self, subscription: str, end: PageEnd) -> None:
-        if page := self._pages.get(subscription):
-            page.end(end)
-            self._stray_bytes = 0
-
-    def _count_malformed(self, size: int) -> None:
-        self.malformed += 1
-        self._stray_bytes += size
-        for page in self._pages.values():
-            page.malformed += 1
-            break
+            self._end = end
+            self._inbox.finish(end)
 
     def _why_closed(self) -> str:
-        if self._stray_bytes > MAX_STRAY_BYTES:
+        if self._inbox.stray_bytes > MAX_STRAY_BYTES:
             return "left: it sent too much that nobody asked for"
         error = self._websocket.exception()
         code = self._websocket.close_code
         return f"close code {code}" + (f" ({type(error).__name__})" if error else "")
-
-    def _finish(self, end: PageEnd) -> None:
-        self._end = end
-        for page in self._pages.values():
-            page.end(end)
-        for reply in self._replies.values():
-            _resolve(reply, None)
-        for number in self._counts.values():
-            _resolve(number, None)
-
-
-def _resolve(future: asyncio.Future[T] | None, value: T) -> None:
-    if future is not None and not future.done():
-        future.set_result(value)
