@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from errors import MessageMalformed
 from nostr import messages
+from nostr.live import LiveFeed
 from nostr.messages import Ok as OkReply
 from nostr.negotiation import Exchange
-from nostr.live import LiveFeed
 from nostr.pages import EndKind, PageCollector, PageEnd
 
 _KEPT_NOTICES = 8

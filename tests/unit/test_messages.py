@@ -56,7 +56,9 @@ SHARED_CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
         ('["COUNT","s",{"count":5}]', Count("s", 5, False)),
         ('["COUNT","s",{"count":5,"approximate":true,"hll":"00"}]', Count("s", 5, True)),
         ('["NEG-MSG","s","61"]', NegMessage("s", "61")),
-        ('["NEG-ERR","s","blocked: too big",5]', NegError("s", "blocked", "blocked: too big")),
+        ('["NEG-ERR","s","blocked: too big",5]', NegError("s", "blocked", "blocked: too big", 5)),
+        ('["NEG-ERR","s","closed: idle","5"]', NegError("s", "closed", "closed: idle")),
+        ('["NEG-ERR","s","closed: idle",-1]', NegError("s", "closed", "closed: idle")),
         ('["NEW","s"]', Unknown("NEW")),
         ('["event","s",{}]', Unknown("event")),
     ],
@@ -128,6 +130,9 @@ def test_messages_to_relays():
             messages.encode_event_message(event),
             messages.encode_auth(event),
             messages.encode_count("s", {"kinds": [1]}),
+            messages.encode_neg_open("s", {"kinds": [1]}, b"\x61\x00"),
+            messages.encode_neg_message("s", b"\x61"),
+            messages.encode_neg_close("s"),
         )
     ] == [
         ["REQ", "s", {"kinds": [1]}, {"limit": 0}],
@@ -135,6 +140,9 @@ def test_messages_to_relays():
         ["EVENT", event],
         ["AUTH", event],
         ["COUNT", "s", {"kinds": [1]}],
+        ["NEG-OPEN", "s", {"kinds": [1]}, "6100"],
+        ["NEG-MSG", "s", "61"],
+        ["NEG-CLOSE", "s"],
     ]
 
 
