@@ -15,6 +15,9 @@ from bigbrotr import BigBrotr
 
 SYNC = "sync"
 MONITOR = "monitor"
+# No lease and no pause is as long: where one is, the clock was ahead when it was written.
+FARTHEST_SECONDS = 31 * 86_400
+LIVE = "live"
 
 _NOW = "SELECT floor(extract(epoch FROM now()))::bigint"
 _ADD_MISSING = """
@@ -33,8 +36,8 @@ _LOCK_DUE = """
     FROM relay_tasks
     WHERE purpose = $1
       AND relay_url = ANY ($2::text[])
-      AND not_before <= $3
-      AND (lease_expires_at IS NULL OR lease_expires_at <= $3)
+      AND (not_before <= $3 OR not_before > $5)
+      AND (lease_expires_at IS NULL OR lease_expires_at <= $3 OR lease_expires_at > $5)
     ORDER BY not_before, relay_url
     LIMIT $4
     FOR UPDATE SKIP LOCKED
@@ -93,10 +96,12 @@ class Claim:
 
 def may_claim(state: TaskState, now: int) -> bool:
     """Whether anyone may claim the relay now: it is due, and no lease on it is alive. A living
-    lease keeps out its own owner as well, who has the relay already."""
-    if now < state.not_before:
+    lease keeps out its own owner as well, who has the relay already. A time that is impossibly
+    far away means that the clock was stepped back since, and counts as past."""
+    farthest = now + FARTHEST_SECONDS
+    if now < state.not_before <= farthest:
         return False
-    return state.lease_expires_at is None or state.lease_expires_at <= now
+    return state.lease_expires_at is None or not now < state.lease_expires_at <= farthest
 
 
 def next_attempt(
@@ -111,6 +116,13 @@ def next_attempt(
     floor = min(first, ceiling) / 2
     pause = floor + random() * (ceiling - floor)
     return now + max(1, round(pause))
+
+
+async def database_time(db: BigBrotr) -> int:
+    """The time on the clock that leases go by."""
+    row = await db.fetchone(_NOW)
+    assert row is not None
+    return int(row[0])
 
 
 async def claim(
@@ -130,7 +142,8 @@ async def claim(
     async def work(conn: asyncpg.Connection) -> list[Claim]:
         now = int(await conn.fetchval(_NOW))
         await conn.execute(_ADD_MISSING, purpose, sorted(set(urls)), now)
-        rows = await conn.fetch(_LOCK_DUE, purpose, list(urls), now, limit)
+        farthest = now + FARTHEST_SECONDS
+        rows = await conn.fetch(_LOCK_DUE, purpose, list(urls), now, limit, farthest)
         claims = [
             Claim(row["relay_url"], row["failures"], json.loads(row["learnt"]))
             for row in rows

@@ -1,4 +1,7 @@
-"""The priority synchronizer: archives the relays of one file, whatever their last check says."""
+"""The priority synchronizer: archives the relays of one file, whatever their last check says.
+
+A relay that is caught up is followed by a live subscription as well.
+"""
 
 import sys
 import time
@@ -28,7 +31,7 @@ async def load_relays(config: SynchronizerConfig, db: BigBrotr) -> Sequence[Rela
 
 def build(config: SynchronizerConfig) -> SynchronizerService:
     """The service with its settings."""
-    return SynchronizerService(NAME, config, partial(load_relays, config))
+    return SynchronizerService(NAME, config, partial(load_relays, config), live=True)
 
 
 if __name__ == "__main__":

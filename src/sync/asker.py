@@ -126,7 +126,7 @@ class Asker:
                 case Action.GIVE_UP:
                     raise SyncAbandoned(response.outcome, page.end.text)
                 case Action.AUTHENTICATE:
-                    await self._sign_in(connection)
+                    await self.sign_in(connection)
                 case Action.ASK_AGAIN:
                     await self._wait_out(page.end, response.pause)
         return None
@@ -140,14 +140,13 @@ class Asker:
             max_events=self._settings.max_page_events,
         )
 
-    async def _sign_in(self, connection: RelayConnection) -> None:
+    async def sign_in(self, connection: RelayConnection) -> None:
+        """Authenticate (NIP-42), once per connection; raises SyncAbandoned("auth-required")."""
         async with self._signing_in:
             if self._signed_in_on is connection:
                 return  # another lane has done it
-            accepted = await connection.authenticate(
-                self._settings.secret_key or "", timeout=self._settings.idle_timeout
-            )
-            if not accepted:
+            key, timeout = self._settings.secret_key, self._settings.idle_timeout
+            if key is None or not await connection.authenticate(key, timeout=timeout):
                 raise SyncAbandoned("auth-required", "the relay did not accept our key")
             self._signed_in_on = connection
             self.model = replace(self.model, needs_auth=True)

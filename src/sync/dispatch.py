@@ -8,17 +8,19 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+import asyncpg
 import orjson
 
 import leases
 from bigbrotr import BigBrotr
-from constants import LOG_PROCESS, LOG_WARNING, SECONDS_PER_DAY
+from constants import LOG_ERROR, LOG_PROCESS, LOG_WARNING, SECONDS_PER_DAY
 from errors import DatabaseError, WorkerDied
 from functions import RelayFailureTracker
 from leases import Claim
 from logging_config import fields
 from nostr.urls import RelayUrl
 from sync.limits import RelayLimits
+from sync.relay_model import RelayModel
 from sync.session import SessionReport
 from sync.task import SyncTask
 from sync.windows import Window
@@ -44,6 +46,10 @@ class Dispatcher:
         owner: the name under which leases are held.
         failures: told of every session.
         target: the seconds wanted of every relay.
+
+    Attributes:
+        counts: sessions by outcome, and the sums of what they did.
+        caught_up: the relays whose target is done, with what is known of them.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Dispatcher:
         self._todo: deque[RelayUrl] = deque()
         self._running: dict[RelayUrl, asyncio.Task[None]] = {}
         self.counts: Counter[str] = Counter()
+        self.caught_up: list[tuple[RelayUrl, RelayModel]] = []
 
     @property
     def running(self) -> list[str]:
@@ -143,6 +150,15 @@ class Dispatcher:
             self.counts["worker_died"] += 1
             await self._release(relay, claim, "worker-died", failed=False)
             return
+        except DatabaseError:
+            raise
+        except Exception as error:
+            # A defect of ours that this relay brings to light must not stop all the others.
+            self.counts["broken"] += 1
+            broken = fields("session_broken", relay=relay.url, error=error)
+            logger.error(f"{LOG_ERROR} {broken}")
+            await self._release(relay, claim, "session-broken", failed=True)
+            return
         outcome = report.outcome
         self.counts["failed" if report.failed else outcome] += 1
         self.counts.update(report.counts)
@@ -150,6 +166,7 @@ class Dispatcher:
             self._failures.record_failure()
         else:
             self._failures.record_success()
+            self.caught_up += [(relay, report.model)] if outcome != "paused" else []
         mark = LOG_WARNING if report.failed else LOG_PROCESS
         logger.info(
             f"{mark} "
@@ -200,23 +217,26 @@ class Dispatcher:
         renewed_at = time.monotonic()
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
-            held = set(self._running)
-            ours: set[str] = set()
-            with suppress(DatabaseError):
-                ours = await leases.heartbeat(
-                    self._db,
-                    leases.SYNC,
-                    self._owner,
-                    [relay.url for relay in held],
-                    LEASE_SECONDS,
-                )
-                renewed_at = time.monotonic()
-            if time.monotonic() - renewed_at < LEASE_SECONDS and not ours:
+            held = dict(self._running)
+            asked_at = time.monotonic()
+            ours = await self._renew([relay.url for relay in held])
+            if ours is not None:
+                renewed_at = asked_at
+            elif time.monotonic() - renewed_at < LEASE_SECONDS - _HEARTBEAT_SECONDS:
                 continue  # the database does not answer; the leases hold for a while
-            for relay in held:
-                if relay.url not in ours and relay in self._running:
+            for relay, task in held.items():
+                if relay.url not in (ours or ()) and not task.done():
                     self.counts["lease_lost"] += 1
-                    self._running[relay].cancel()
+                    task.cancel()
+
+    async def _renew(self, urls: list[str]) -> set[str] | None:
+        """The relays that are still ours; None when the database does not say so in time."""
+        with suppress(DatabaseError, asyncpg.PostgresError, TimeoutError):
+            async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                return await leases.heartbeat(
+                    self._db, leases.SYNC, self._owner, urls, LEASE_SECONDS
+                )
+        return None
 
 
 async def claimed_limits(db: BigBrotr, urls: Sequence[str]) -> dict[str, RelayLimits]:

@@ -11,6 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
@@ -19,21 +20,30 @@ from nostr_tools import Relay
 import leases
 from bigbrotr import BigBrotr
 from config_types import SynchronizerConfig
+from constants import LOG_WAIT
 from errors import DatabaseError
+from event_rows import known_ids
 from functions import (
     RelayFailureTracker,
     connect_bigbrotr_with_retry,
     test_torproxy_connection,
     wait_for_services,
 )
+from logging_config import fields
 from migrate import check_schema
 from nostr.urls import from_relay
 from service import CycleReport
 from sync.dispatch import Dispatcher
+from sync.limits import RelayLimits
+from sync.live import LiveContext, LiveTails
+from sync.page_check import PageChecker
 from sync.session import SessionReport
-from sync.task import SyncTask, open_worker
+from sync.task import SyncTask, dialer_for, open_worker, session_settings
 from sync.windows import Window
 from workers import WorkerPool
+
+# Leases that cannot be given back in this time, as the database is lost, run out by themselves.
+_RELEASE_SECONDS = 1.0
 
 LoadRelays = Callable[[BigBrotr], Awaitable[Sequence[Relay]]]
 
@@ -41,9 +51,12 @@ logger = logging.getLogger(__name__)
 
 
 class SynchronizerService:
-    """One synchronizer; `load_relays` says which relays are its own."""
+    """One synchronizer; `load_relays` says which relays are its own, and with `live` those that
+    are caught up are followed between and during the cycles."""
 
-    def __init__(self, name: str, config: SynchronizerConfig, load_relays: LoadRelays) -> None:
+    def __init__(
+        self, name: str, config: SynchronizerConfig, load_relays: LoadRelays, *, live: bool = False
+    ) -> None:
         self._config = config
         self._load_relays = load_relays
         self._owner = f"{name.lower()}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -57,6 +70,17 @@ class SynchronizerService:
         )
         self._failures = RelayFailureTracker(logger=logger)
         self._dispatcher: Dispatcher | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="signatures")
+        self._tails = LiveTails(self._live_context(), self._owner) if live else None
+
+    def _live_context(self) -> LiveContext:
+        return LiveContext(
+            self._db,
+            dialer_for(self._config),
+            PageChecker(partial(known_ids, self._db), self._executor),
+            self._config.event_filter,
+            session_settings(self._config, RelayLimits()),
+        )
 
     async def start(self) -> None:
         """Wait for the database and Tor, and start the workers."""
@@ -67,11 +91,15 @@ class SynchronizerService:
 
     async def close(self) -> None:
         """Stop the workers and give the relays back."""
+        if self._tails is not None:
+            await self._tails.close()
         await self._pool.close()
         if self._db.is_connected:
-            with suppress(DatabaseError):
-                await leases.release_owner(self._db, self._owner)
+            with suppress(DatabaseError, TimeoutError):
+                async with asyncio.timeout(_RELEASE_SECONDS):
+                    await leases.release_owner(self._db, self._owner)
         await self._db.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor where it is configured."""
@@ -82,15 +110,38 @@ class SynchronizerService:
     def info(self) -> dict[str, object]:
         """The relays being synchronized now, and how many sessions failed."""
         running = self._dispatcher.running if self._dispatcher else []
-        return {"synchronizing": running, "sessions": self._failures.get_stats()}
+        live = {"live": self._tails.info()} if self._tails else {}
+        return {"synchronizing": running, "sessions": self._failures.get_stats(), **live}
 
     async def cycle(self, stop: asyncio.Event) -> CycleReport:
         """Synchronize every relay that is due, each at most once."""
-        target = Window(self._config.start_timestamp, self._config.last_second(int(time.time())))
+        # Sessions of a cycle that failed have ended, but still have their leases.
+        await leases.release_owner(self._db, self._owner)
+        target = await self._target()
+        if target is None:
+            return CycleReport({"relays": 0})
         relays = [from_relay(relay) for relay in await self._load_relays(self._db)]
         reachable = [r for r in relays if r.network != "tor" or self._config.tor is not None]
         dispatcher = Dispatcher(self._db, self._pool, self._owner, self._failures, target)
         self._dispatcher = dispatcher
         await dispatcher.run(reachable, stop)
         dispatcher.counts.update(relays=len(relays), no_tor=len(relays) - len(reachable))
+        if self._tails is not None and not stop.is_set():
+            for relay, model in dispatcher.caught_up:
+                await self._tails.follow(relay, model, target)
         return CycleReport(dispatcher.counts)
+
+    async def _target(self) -> Window | None:
+        """The seconds wanted; None while the first of them is not over yet.
+
+        A second that is not over proves nothing. Should this machine's clock be ahead, the
+        database's is not, and the other way round.
+        """
+        now = min(int(time.time()), await leases.database_time(self._db))
+        last = min(self._config.last_second(now), now - 1)
+        first = self._config.start_timestamp
+        if first > last:
+            early = fields("nothing_to_do_yet", start_timestamp=first, last_second=last)
+            logger.info(f"{LOG_WAIT} {early}")
+            return None
+        return Window(first, last)

@@ -1,14 +1,13 @@
 """One session with one relay: get what is not proven yet, look again at what is (async shell)."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bigbrotr import BigBrotr
-from errors import DatabaseError, SyncAbandoned
+from errors import SyncAbandoned
 from nostr.connection import Dialer
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
@@ -22,7 +21,6 @@ from sync.verification import VerificationState
 from sync.windows import Window
 from sync.writer import SessionWriter
 
-_FLUSH_ON_CANCEL_SECONDS = 3.0
 # Ends of a session that say nothing of what the relay would serve: they leave no gap behind.
 _PASSING = frozenset({"complete", "paused", "timeout", "disconnected"})
 
@@ -103,9 +101,7 @@ class RelaySession:
         except SyncAbandoned as error:
             outcome, detail = error.outcome, error.detail
         except asyncio.CancelledError:
-            with contextlib.suppress(TimeoutError, DatabaseError):
-                async with asyncio.timeout(_FLUSH_ON_CANCEL_SECONDS):
-                    await self._writer.flush()
+            await self._writer.flush_in_time()
             raise
         finally:
             await self._asker.close()

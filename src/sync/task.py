@@ -49,29 +49,37 @@ async def open_worker(
         await db.close()
 
 
-async def _synchronize(
-    config: SynchronizerConfig, db: BigBrotr, checker: PageChecker, task: SyncTask
-) -> SessionReport:
-    dialer = Dialer(
+def dialer_for(config: SynchronizerConfig) -> Dialer:
+    """How this service reaches relays."""
+    return Dialer(
         socks5_url=config.tor.socks5_url if config.tor else None,
         allow_private=config.allow_private_relays,
         connect_timeout=config.request_timeout,
     )
-    settings = SessionSettings(
-        page_limit=task.limits.page_limit(config.batch_size),
+
+
+def session_settings(config: SynchronizerConfig, limits: RelayLimits) -> SessionSettings:
+    """How a relay with these limits is asked."""
+    return SessionSettings(
+        page_limit=limits.page_limit(config.batch_size),
         idle_timeout=config.request_timeout,
-        lanes=task.limits.lanes(LANES),
+        lanes=limits.lanes(LANES),
         reverify_seconds=config.reverify_seconds,
         secret_key=config.keypair.secret_key if config.keypair else None,
     )
+
+
+async def _synchronize(
+    config: SynchronizerConfig, db: BigBrotr, checker: PageChecker, task: SyncTask
+) -> SessionReport:
     session = RelaySession(
         db,
-        dialer,
+        dialer_for(config),
         checker,
         RelayUrl.parse(task.url, allow_private=config.allow_private_relays),
         config.event_filter,
         task.target,
-        settings,
+        session_settings(config, task.limits),
         RelayModel.from_json(task.learnt),
     )
     return await session.run()

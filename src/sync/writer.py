@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import asyncpg
 
 from bigbrotr import BigBrotr
+from errors import DatabaseError
 from event_rows import RawEvent, write_events
 from nostr.events import SignedEvent
 from nostr.urls import RelayUrl
@@ -18,6 +20,7 @@ from sync.windows import Window
 
 _FLUSH_EVENTS = 1_000
 _FLUSH_SECONDS = 2.0
+_FLUSH_ON_CANCEL_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class _Batch:
     proven: list[Window] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     refusals: list[Gap] | None = None
+    retracts: bool = False
 
     @property
     def size(self) -> int:
@@ -42,7 +46,14 @@ class _Batch:
         self.raw += page.raw
         self.refused.update(page.refused)
 
+    def retract(self) -> None:
+        """What the session has proven so far is void, here and in the ledger."""
+        self.proven.clear()
+        self.retracts = True
+
     def append(self, other: "_Batch") -> None:
+        if other.retracts:
+            self.retract()
         self.events += other.events
         self.known += other.known
         self.raw += other.raw
@@ -102,23 +113,31 @@ class SessionWriter:
                 self._batch = batch
                 raise
             self._flushed_at = time.monotonic()
+            if batch.retracts:
+                self._session_proofs.clear()
+                self.counts["proven_seconds"] = 0
             self._session_proofs += batch.proven
             self.counts["new"] += new
             self.counts["refused"] += batch.refused.total()
             self.counts["gaps"] += len(batch.gaps)
             self.counts["proven_seconds"] += sum(window.seconds for window in batch.proven)
 
+    async def flush_pages(self) -> None:
+        """Commit if there is anything to commit."""
+        if self._batch.size or self._batch.refused or self._batch.proven:
+            await self.flush()
+
+    async def flush_in_time(self) -> None:
+        """Commit what was taken before a cancelled task ends, if that can be done soon."""
+        with suppress(TimeoutError, DatabaseError):
+            async with asyncio.timeout(_FLUSH_ON_CANCEL_SECONDS):
+                await self.flush_pages()
+
     async def retract_session(self) -> None:
         """Take back every proof of this session, committed or not."""
+        # First of all, and without a pause: however this ends, no later flush claims them.
+        self._batch.retract()
         await self.flush()
-        async with self._lock:
-            await self._db.run_in_transaction(
-                lambda connection: retract(
-                    connection, self._relay.url, self._filter_hash, self._session_proofs
-                )
-            )
-            self._session_proofs.clear()
-            self.counts["proven_seconds"] = 0
 
     async def _commit(self, connection: asyncpg.Connection, batch: _Batch) -> int:
         relay_url, filter_hash = self._relay.url, self._filter_hash
@@ -131,6 +150,8 @@ class SessionWriter:
             raw=batch.raw,
             refused=batch.refused,
         )
+        if batch.retracts:
+            await retract(connection, relay_url, filter_hash, self._session_proofs)
         # An event counted as known was deleted meanwhile (retention): what it proved is void.
         proven = [] if written.vanished else batch.proven
         await add_proven(connection, relay_url, filter_hash, proven, self._target)

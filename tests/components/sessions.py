@@ -9,11 +9,10 @@ from typing import Any
 from bigbrotr import BigBrotr
 from event_rows import known_ids
 from nostr.connection import Dialer
-from nostr.events import SignedEvent
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
-from sync import ledger
 from sync.asker import SessionSettings
+from sync.live import LiveContext
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
 from sync.session import RelaySession, SessionReport
@@ -49,6 +48,19 @@ async def synchronize(
             model or RelayModel(),
         )
         return await session.run()
+
+
+@asynccontextmanager
+async def context(db: BigBrotr, **settings: Any) -> AsyncIterator[LiveContext]:
+    """What live subscriptions share, for relays on the loopback interface."""
+    async with signature_threads() as executor:
+        yield LiveContext(
+            db,
+            Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0),
+            PageChecker(partial(known_ids, db), executor),
+            {},
+            SessionSettings(**settings),
+        )
 
 
 async def archived(db: BigBrotr, url: str) -> set[str]:
@@ -90,14 +102,3 @@ async def gaps(db: BigBrotr, url: str) -> list[tuple[str, int, int]]:
 
 def true_ids(events: list[dict[str, Any]]) -> set[str]:
     return {event["id"] for event in events}
-
-
-__all__ = [
-    "SignedEvent",
-    "archived",
-    "gaps",
-    "ledger",
-    "synchronize",
-    "true_ids",
-    "unproven",
-]
