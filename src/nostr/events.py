@@ -36,6 +36,7 @@ __all__ = [
 MAX_KIND = 65_535
 AUTH_KIND = 22_242
 _MAX_BIGINT = 2**63 - 1
+_LONGEST_TIME = 100  # digits
 _PARSED_KEYS = 8_192  # 100 bytes each; saves a square root per event of a known author
 
 
@@ -64,7 +65,7 @@ def parse_event(obj: object) -> SignedEvent:
         event = SignedEvent(
             obj["id"],
             obj["pubkey"],
-            obj["created_at"],
+            _whole(obj["created_at"]),
             obj["kind"],
             obj["tags"],
             obj["content"],
@@ -144,6 +145,13 @@ def _wrong_field(event: SignedEvent) -> str:
     if type(tags) is not list or not set(map(type, tags)) <= _LISTS:
         return "tags"
     return ""
+
+
+def _whole(value: Any) -> Any:
+    """A time beyond 64 bits as the integer that it is; anything else as it is."""
+    if type(value) is JsonNumber and value.text.isdecimal() and len(value.text) <= _LONGEST_TIME:
+        return int(value.text)
+    return value
 
 
 def _id_is_right(event: SignedEvent) -> bool:

@@ -60,6 +60,13 @@ def has_only_strings(tags: object) -> bool:
         return True
 
 
+def lost_nothing(event: object) -> bool:
+    """Whether orjson read an event object without rounding a number; else decode_exactly."""
+    return type(event) is not dict or (
+        type(event.get("created_at")) is not float and has_only_strings(event.get("tags"))
+    )
+
+
 def encode_json(value: object) -> bytes:
     """Compact JSON with `\\u00xx` for control characters, as JavaScript and Python write it, and
     every JsonNumber as it came; raises MessageMalformed for what is nested too deep."""
