@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -179,6 +180,21 @@ class BigBrotr:
                 logger.info(f"{LOG_WARNING} {again}")
             await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_SECONDS * 2**attempt))
         raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection that reads, for as long as it takes, the archive as it is at its first
+        query, whatever is written meanwhile. Nothing is tried again."""
+        pool = self._open_pool()
+        with clear_errors(self._target):
+            async with (
+                pool.acquire() as conn,
+                conn.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                # The reader of a pipe may be slow; both settings end with the transaction.
+                await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                await conn.execute("SET LOCAL statement_timeout = 0")
+                yield conn
 
     async def insert_event(self, event: Event, relay: Relay, seen_at: int) -> bool:
         """Adds an event and that the relay holds it; true if the archive did not have it."""

@@ -20,6 +20,7 @@ from config_types import (
     RolePasswords,
     ServiceConfig,
     SynchronizerConfig,
+    ToolConfig,
     TorConfig,
 )
 from config_values import read_aggregators, read_event_filter, read_keypair, read_priority_relays
@@ -37,12 +38,14 @@ __all__ = [
     "RolePasswords",
     "ServiceConfig",
     "SynchronizerConfig",
+    "ToolConfig",
     "TorConfig",
     "load_finder_config",
     "load_initializer_config",
     "load_monitor_config",
     "load_priority_synchronizer_config",
     "load_synchronizer_config",
+    "load_tool_config",
 ]
 
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -103,6 +106,15 @@ def load_initializer_config(environ: Mapping[str, str] = os.environ) -> Initiali
         seed_relays_path=Path(common.text("SEED_RELAYS_PATH", "seed_relays.txt")),
         allow_private_relays=common.flag("ALLOW_PRIVATE_RELAYS", False),
         log_level=common.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+    )
+
+
+def load_tool_config(environ: Mapping[str, str] = os.environ) -> ToolConfig:
+    """The settings of export and import, which are among the initializer's; raises ConfigError."""
+    common = Settings(environ)
+    return ToolConfig(
+        database=_database(common),
+        allow_private_relays=common.flag("ALLOW_PRIVATE_RELAYS", False),
     )
 
 

@@ -138,3 +138,11 @@ class InitializerConfig:
     allow_private_relays: bool
     log_level: str
     tor: TorConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolConfig:
+    """What the programs have that are run by hand: export and import."""
+
+    database: DatabaseConfig
+    allow_private_relays: bool

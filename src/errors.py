@@ -14,6 +14,7 @@
     │   └── SyncAbandoned        its synchronization cannot go on for now
     ├── MessageMalformed         a relay sent a frame that is no message
     ├── EventRefused             a relay sent something that is no valid event
+    ├── FileUnusable             a file of events cannot be read or written
     ├── AggregatorFailed         an HTTP aggregator gave no list of relays
     └── ServiceError             a service cannot go on
         ├── PortTaken            its health check port is in use
@@ -109,6 +110,10 @@ class EventRefused(BigBrotrError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"event refused ({reason}){': ' + detail if detail else ''}")
         self.reason = reason
+
+
+class FileUnusable(BigBrotrError):
+    """A file that events are exported to or imported from cannot be written or read."""
 
 
 class AggregatorFailed(BigBrotrError):

@@ -4,7 +4,7 @@ Everything that two writers may both want is written in one order (relay, events
 sightings by id), a set at a time, so concurrent writers wait for each other and never deadlock.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +22,31 @@ _INSERT_RELAYS = "SELECT insert_relays($1, $2, $3)"
 _INSERT_SIGHTINGS = "SELECT insert_sightings($1, $2, $3)"
 _INSERT_RAW = "SELECT insert_raw_events($1, $2, $3, $4, $5)"
 _INSERT_RAW_SIGHTINGS = "SELECT insert_raw_sightings($1, $2, $3)"
+_INSERT_SIGHTED = """
+    INSERT INTO events_relays (event_id, relay_url, seen_at)
+    SELECT given.id, given.url, given.seen_at
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (id, url, seen_at)
+    ORDER BY given.id COLLATE "C", given.url COLLATE "C"
+    ON CONFLICT (event_id, relay_url) DO NOTHING
+"""
+_INSERT_RAW_SIGHTED = """
+    INSERT INTO events_raw (id, relay_url, raw, reason, seen_at)
+    SELECT event.id, given.url, event.raw, event.reason, coalesce(given.seen_at, $7)
+    FROM unnest($4::text[], $5::bytea[], $6::text[]) AS event (id, raw, reason)
+    LEFT JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS given (id, url, seen_at)
+        ON given.id = event.id
+    ORDER BY event.id COLLATE "C", given.url COLLATE "C"
+    ON CONFLICT (id, relay_url) DO NOTHING
+"""
+_COPY_RAW_SIGHTED = """
+    INSERT INTO events_raw (id, relay_url, raw, reason, seen_at)
+    SELECT DISTINCT ON (known.id, given.url COLLATE "C")
+        known.id, given.url, known.raw, known.reason, given.seen_at
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (id, url, seen_at)
+    JOIN events_raw AS known ON known.id = given.id COLLATE "C"
+    ORDER BY known.id, given.url COLLATE "C", known.relay_url
+    ON CONFLICT (id, relay_url) DO NOTHING
+"""
 _HELD = """
     SELECT id, false AS is_raw FROM events WHERE id = ANY ($1::text[])
     UNION ALL
@@ -69,6 +94,15 @@ class WriteResult:
     vanished: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """That a relay holds an event, first seen there at `seen_at` (Unix seconds)."""
+
+    event_id: str
+    relay: RelayUrl
+    seen_at: int
+
+
 async def known_ids(reader: Reader, ids: Sequence[str]) -> set[str]:
     """Those of the ids that the archive holds, in either table."""
     return {row["id"] for row in await reader.fetch(_HELD, list(ids))} if ids else set()
@@ -92,17 +126,10 @@ async def write_events(
     bisection and goes to events_raw; the others of its batch are written.
     """
     await write_relays(conn, [relay], seen_at)
-    ordered = sorted({event.id: event for event in events}.values())
-    new, unstorable = 0, []
-    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
-        written, poison = await insert_bisected(
-            conn, ordered[start : start + ROWS_PER_STATEMENT], _insert_events
-        )
-        new += written
-        unstorable += [RawEvent(event.id, encode_event(event), why) for event, why in poison]
+    new, unstorable = await _insert_all(conn, events)
 
     held = await conn.fetch(_HELD, list(known)) if known else []
-    sighted = {event.id for event in ordered} | {row["id"] for row in held if not row["is_raw"]}
+    sighted = {event.id for event in events} | {row["id"] for row in held if not row["is_raw"]}
     sighted -= {event.id for event in unstorable}
     sightings = await _record(conn, _INSERT_SIGHTINGS, sighted, relay, seen_at)
 
@@ -114,6 +141,49 @@ async def write_events(
     return WriteResult(
         new=new + new_raw,
         sightings=sightings + rows_raw,
+        unstorable=tuple(unstorable),
+        vanished=tuple(sorted(set(known) - {row["id"] for row in held})),
+    )
+
+
+async def write_imported(
+    conn: asyncpg.Connection,
+    sightings: Sequence[Sighting],
+    events: Sequence[SignedEvent],
+    *,
+    known: Sequence[str] = (),
+    raw: Sequence[RawEvent] = (),
+    imported_at: int,
+) -> WriteResult:
+    """Like write_events, for events of which each has relays and times of its own.
+
+    `sightings` are of `events`, `known` and `raw`, a pair of event and relay at most once. An
+    event without any is kept all the same: in events there is no sighting of it, in events_raw
+    its relay is NULL.
+    """
+    relays = {sighting.relay for sighting in sightings}
+    if relays:
+        await write_relays(conn, sorted(relays), imported_at)
+    new, unstorable = await _insert_all(conn, events)
+    kept_raw = {event.id: event for event in [*raw, *unstorable]}
+
+    held = await conn.fetch(_HELD, list(known)) if known else []
+    in_raw = {row["id"] for row in held if row["is_raw"]}
+    in_events = {event.id for event in events} | {row["id"] for row in held if not row["is_raw"]}
+    in_events -= kept_raw.keys()
+    written = await _record_sighted(conn, _INSERT_SIGHTED, sightings, in_events)
+    written += await _record_sighted(conn, _COPY_RAW_SIGHTED, sightings, in_raw)
+    if kept_raw:
+        new += len(kept_raw) - len(await known_ids(conn, list(kept_raw)))
+        ids, raws, reasons = zip(
+            *((event.id, event.raw, event.reason) for event in kept_raw.values()), strict=True
+        )
+        pairs = _pairs(sightings, kept_raw)
+        await conn.execute(_INSERT_RAW_SIGHTED, *pairs, ids, raws, reasons, imported_at)
+        written += len(pairs[0])
+    return WriteResult(
+        new=new,
+        sightings=written,
         unstorable=tuple(unstorable),
         vanished=tuple(sorted(set(known) - {row["id"] for row in held})),
     )
@@ -147,6 +217,21 @@ async def insert_bisected(
     return new_first + new_second, refused_first + refused_second
 
 
+async def _insert_all(
+    conn: asyncpg.Connection, events: Sequence[SignedEvent]
+) -> tuple[int, list[RawEvent]]:
+    """How many of the events were new, and those that PostgreSQL refused."""
+    ordered = sorted({event.id: event for event in events}.values())
+    new, unstorable = 0, list[RawEvent]()
+    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
+        written, poison = await insert_bisected(
+            conn, ordered[start : start + ROWS_PER_STATEMENT], _insert_events
+        )
+        new += written
+        unstorable += [RawEvent(event.id, encode_event(event), why) for event, why in poison]
+    return new, unstorable
+
+
 async def _insert_events(conn: asyncpg.Connection, events: Sequence[SignedEvent]) -> int:
     ids, pubkeys, created_ats, kinds, tags, contents, sigs = zip(*events, strict=True)
     documents = [orjson.dumps(value).decode() for value in tags]
@@ -163,6 +248,27 @@ async def _record(
     if not ids:
         return 0
     return int(await conn.fetchval(statement, sorted(ids), relay.url, seen_at))
+
+
+def _pairs(
+    sightings: Sequence[Sighting], ids: Collection[str]
+) -> tuple[list[str], list[str], list[int]]:
+    """Those of the sightings that are of these events, as columns."""
+    chosen = [sighting for sighting in sightings if sighting.event_id in ids]
+    return (
+        [sighting.event_id for sighting in chosen],
+        [sighting.relay.url for sighting in chosen],
+        [sighting.seen_at for sighting in chosen],
+    )
+
+
+async def _record_sighted(
+    conn: asyncpg.Connection, statement: str, sightings: Sequence[Sighting], ids: Collection[str]
+) -> int:
+    pairs = _pairs(sightings, ids)
+    if not pairs[0]:
+        return 0
+    return int(str(await conn.execute(statement, *pairs)).rpartition(" ")[2])
 
 
 async def _insert_raw(
