@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,7 +24,10 @@ from nostr.urls import RelayUrl, from_relay
 
 _FIRST_PAUSE_SECONDS = 0.02
 _CONNECT_TIMEOUT_SECONDS = 15.0
-_CLOSE_TIMEOUT_SECONDS = 5.0
+_CLOSE_TIMEOUT_SECONDS = 2.0
+# After a cancelled or failed statement, for its cancellation and the ROLLBACK to get through.
+_CLEAN_UP_SECONDS = 2.0
+_CONNECTION_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 T = TypeVar("T")
 
@@ -127,7 +130,7 @@ class BigBrotr:
             return
         try:
             await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_SECONDS)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _CONNECTION_ERRORS:
             pool.terminate()
 
     async def __aenter__(self) -> Self:
@@ -144,21 +147,18 @@ class BigBrotr:
 
     async def execute(self, query: str, *args: Any) -> str:
         """Runs a statement and returns its command tag, such as "DELETE 3"."""
-        pool = self._open_pool()
-        with clear_errors(self._target):
-            return str(await pool.execute(query, *args))
+        async with self._connection() as conn:
+            return str(await conn.execute(query, *args))
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """The rows of a query."""
-        pool = self._open_pool()
-        with clear_errors(self._target):
-            return list(await pool.fetch(query, *args))
+        async with self._connection() as conn:
+            return list(await conn.fetch(query, *args))
 
     async def fetchone(self, query: str, *args: Any) -> asyncpg.Record | None:
         """The first row of a query, None if there is none."""
-        pool = self._open_pool()
-        with clear_errors(self._target):
-            return await pool.fetchrow(query, *args)
+        async with self._connection() as conn:
+            return await conn.fetchrow(query, *args)
 
     async def run_in_transaction(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Runs `work` with a connection inside a transaction, and commits.
@@ -167,12 +167,10 @@ class BigBrotr:
         when a row that it refers to was deleted meanwhile: it must not change anything but the
         database.
         """
-        pool = self._open_pool()
         for attempt in count(1):
             try:
-                with clear_errors(self._target):
-                    async with pool.acquire() as conn, conn.transaction():
-                        return await work(conn)
+                async with self._connection() as conn, _transaction(conn):
+                    return await work(conn)
             except asyncpg.PostgresError as error:
                 if attempt >= attempts_worthwhile(error):
                     raise
@@ -273,6 +271,19 @@ class BigBrotr:
     ) -> int:
         return await self.run_in_transaction(lambda conn: write(conn, batch))
 
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool. It is given back within seconds even when the network to the
+        database is dead and a cancelled statement has no end: then it is cut."""
+        pool = self._open_pool()
+        with clear_errors(self._target):
+            conn = await pool.acquire()
+            try:
+                yield conn
+            finally:
+                with suppress(*_CONNECTION_ERRORS):
+                    await pool.release(conn, timeout=_CLEAN_UP_SECONDS)
+
     def _open_pool(self) -> asyncpg.Pool:
         if self._pool is None:
             raise DatabaseUnavailable(f"{self._target}: not connected, call connect() first")
@@ -300,6 +311,24 @@ def _split(events: Sequence[SignedEvent]) -> tuple[list[SignedEvent], list[RawEv
         else:
             raw.append(RawEvent(event.id, encode_event(event), obstacle))
     return storable, raw
+
+
+@asynccontextmanager
+async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
+    """A transaction whose ROLLBACK, unlike that of asyncpg, cannot outlast the connection."""
+    transaction = conn.transaction()
+    await transaction.start()
+    try:
+        yield
+    except BaseException:
+        try:
+            async with asyncio.timeout(_CLEAN_UP_SECONDS):
+                await transaction.rollback()
+        except _CONNECTION_ERRORS:
+            with suppress(asyncpg.InterfaceError):  # it has gone by itself
+                conn.terminate()
+        raise
+    await transaction.commit()
 
 
 async def _nothing_to_reset(conn: asyncpg.Connection) -> None:

@@ -5,12 +5,15 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from errors import AccessDenied, BigBrotrError, DatabaseError, DatabaseUnavailable
+from errors import AccessDenied, BigBrotrError, DatabaseError, DatabaseFull, DatabaseUnavailable
 
 # Class 28: role or password; 3D000: no such database; 42501: no permission.
 _DENIED = ("28", "3D000", "42501")
-# Class 08: connection lost; 53300: too many; 57P01 to 57P05: the server goes down or starts.
-_UNAVAILABLE = ("08", "53300", "57P0")
+# No room on the disk of the data directory or of a tablespace.
+_FULL = "53100"
+# Class 08: connection lost; 25006: a standby; class 53: too many connections, no memory;
+# 57P01 to 57P05: the server goes down or starts.
+_UNAVAILABLE = ("08", "25006", "53", "57P0")
 # How often a transaction is tried: after a deadlock or a serialization failure; and when a row
 # that it refers to was deleted meanwhile, or was never there.
 _ATTEMPTS = {"40P01": 8, "40001": 8, "23503": 3}
@@ -38,7 +41,7 @@ def is_about_a_row(error: asyncpg.PostgresError) -> bool:
 
 @contextmanager
 def clear_errors(target: str) -> Iterator[None]:
-    """Turns what asyncpg raises for an unusable database into AccessDenied or
+    """Turns what asyncpg raises for an unusable database into AccessDenied, DatabaseFull or
     DatabaseUnavailable that name the `target`. Errors of a statement itself pass unchanged."""
     try:
         yield
@@ -69,6 +72,8 @@ def _meaning(error: asyncpg.PostgresError) -> type[DatabaseError] | None:
         return AccessDenied
     if sqlstate == "08P01" and any(text in str(error) for text in _REFUSED_BY_PGBOUNCER):
         return AccessDenied
+    if sqlstate == _FULL:
+        return DatabaseFull
     if sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable
     return None
@@ -80,5 +85,9 @@ def _one_line(error: BaseException) -> str:
 
 _ADVICE: dict[type[DatabaseError], str] = {
     AccessDenied: "; check POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB",
+    DatabaseFull: (
+        "; the database's disk is full: make room or enlarge it. Nothing committed is lost, and "
+        "work goes on from there"
+    ),
     DatabaseUnavailable: "",
 }

@@ -5,6 +5,7 @@
     │   └── FilterInvalid        an event filter is not a NIP-01 filter
     ├── DatabaseError            the archive cannot be used
     │   ├── DatabaseUnavailable  it does not answer; waiting may help
+    │   ├── DatabaseFull         its disk is full; somebody has to make room
     │   ├── AccessDenied         it refuses the role or the password
     │   └── SchemaMismatch       its schema is not the one of this code
     ├── RelayError               one relay cannot be used
@@ -44,6 +45,10 @@ class DatabaseError(BigBrotrError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database does not answer, or the connection was lost; waiting may help."""
+
+
+class DatabaseFull(DatabaseError):
+    """The database's disk is full; what was being written is not committed."""
 
 
 class AccessDenied(DatabaseError):

@@ -70,7 +70,7 @@ _RELEASE = """
 _RELEASE_OWNER = """
     UPDATE relay_tasks
     SET owner = NULL, lease_expires_at = NULL, heartbeat_at = NULL
-    WHERE owner = $1
+    WHERE owner = $1 AND purpose = coalesce($2, purpose)
     RETURNING relay_url
 """
 
@@ -186,8 +186,8 @@ async def release(
     return row is not None
 
 
-async def release_owner(db: BigBrotr, owner: str) -> int:
-    """Gives back every lease of `owner`, whatever for, without recording an outcome: what a
-    process does that ends. Returns how many there were."""
-    rows = await db.fetch(_RELEASE_OWNER, owner)
+async def release_owner(db: BigBrotr, owner: str, purpose: str | None = None) -> int:
+    """Gives back every lease of `owner`, for one purpose or all, without recording an outcome:
+    what a process does that ends. Returns how many there were."""
+    rows = await db.fetch(_RELEASE_OWNER, owner, purpose)
     return len(rows)

@@ -27,6 +27,9 @@ def setup_logging(service_name: str, level: str = "INFO") -> None:
     root.setLevel(level.upper())
     for noisy in ("aiohttp", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Its pool warns, with a traceback, each time it cannot reconnect in the background; that the
+    # database is lost is what the statement in need of a connection says, once.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
 
 
 def fields(event: str, **values: object) -> str:

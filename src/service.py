@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from constants import LOG_ERROR, LOG_SUCCESS, LOG_WARNING, SHUTDOWN_GRACE_SECONDS
-from errors import BigBrotrError, ConfigError
+from errors import BigBrotrError, ConfigError, ServiceError
 from healthcheck import HealthCheckServer
 from logging_config import fields, setup_logging
 
 _FIRST_RETRY_SECONDS = 5.0
+# A cycle that has gone on for so long has got over what the one before failed of.
+_OVER_IT_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ class _Shell:
         self._stop = asyncio.Event()
         self._cycles = 0
         self._cycling = False
+        self._cycle_started = 0.0
+        self._trouble = ""
         self._last_report = CycleReport()
 
     async def run(self) -> int:
@@ -140,8 +144,9 @@ class _Shell:
         return 0
 
     async def _cycle(self) -> CycleReport:
-        started = time.monotonic()
+        started = self._cycle_started = time.monotonic()
         self._cycling = True
+        trouble = ""
         try:
             report = (
                 await self._until_stopped(
@@ -151,11 +156,12 @@ class _Shell:
             )
         except BigBrotrError as error:
             logger.error(f"{LOG_ERROR} {fields('cycle_failed', error=error)}")
-            report = CycleReport(failed=True)
+            report, trouble = CycleReport(failed=True), str(error)
         except Exception as error:
             logger.exception(f"{LOG_ERROR} {fields('cycle_failed', error=error)}")
-            report = CycleReport(failed=True)
+            report, trouble = CycleReport(failed=True), f"{type(error).__name__}: {error}"
         self._cycling = False
+        self._trouble = trouble
         self._cycles += 1
         self._last_report = report
         seconds = round(time.monotonic() - started, 1)
@@ -179,7 +185,12 @@ class _Shell:
         return None
 
     async def _ready(self) -> bool:
-        return (self._cycling or self._cycles > 0) and await self._service.ready()
+        if not (self._cycling or self._cycles > 0) or not await self._service.ready():
+            return False
+        running = time.monotonic() - self._cycle_started if self._cycling else 0.0
+        if self._trouble and running < _OVER_IT_SECONDS:
+            raise ServiceError(f"the last cycle failed: {self._trouble}")
+        return True
 
     def _info(self) -> dict[str, object]:
         return {

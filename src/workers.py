@@ -35,6 +35,8 @@ from worker_process import (
 
 _FIRST_RESPAWN_DELAY = 0.5
 _MAX_RESPAWN_DELAY = 30.0
+# A cancelled task may commit what it has and close its connections.
+_CANCEL_SECONDS = 8.0
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ class WorkerPool(Generic[T, R]):
     async def run(self, task: T) -> R:
         """Have a worker handle the task, waiting for a free place first.
 
-        Cancelling the call cancels the task in its worker.
+        Cancelling the call cancels the task in its worker, and waits a few seconds for its end.
 
         Raises:
             WorkerDied: the worker's process ended before the task did.
@@ -120,12 +122,15 @@ class WorkerPool(Generic[T, R]):
         number = self._next_number
         self._next_number += 1
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_retrieve)
         worker.pending[number] = future
         self._send(worker, Do(number, task))
         try:
-            return await future
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
+            # Whoever cancels may give the work to somebody else next.
             self._send(worker, Cancel(number))
+            await asyncio.wait((future,), timeout=_CANCEL_SECONDS)
             raise
 
     async def close(self, grace: float = SHUTDOWN_GRACE_SECONDS / 2) -> None:
@@ -236,3 +241,9 @@ class WorkerPool(Generic[T, R]):
         # A worker that is gone is noticed, and its tasks failed, where its pipe is read.
         with contextlib.suppress(OSError):
             worker.pipe.send(order)
+
+
+def _retrieve(future: "asyncio.Future[R]") -> None:
+    """Take note of the error, which nobody may be waiting for any more."""
+    if not future.cancelled():
+        future.exception()

@@ -103,12 +103,17 @@ class Driver:
         Raises SyncAbandoned if the relay does not answer, DatabaseError if the archive is lost.
         """
         self._queue.extend(self._plan(window) for window in windows)
+        # Not a TaskGroup: a lane that failed while all are cancelled would undo the cancellation.
+        lanes = [asyncio.create_task(self._lane(claims)) for _ in range(self._lanes)]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._lanes):
-                    group.create_task(self._lane(claims))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            await asyncio.wait(lanes, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+        for lane in lanes:
+            if not lane.cancelled():
+                lane.result()
 
     async def _lane(self, claims: Claims) -> None:
         while True:
@@ -162,7 +167,7 @@ class Driver:
             request = plan.request(self._model)
             page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
             if page is None:
-                self._narrow(plan, claims, "overflow", f"no end though limit was {request.limit}")
+                self._narrow(plan, claims, "overflow", f"no end with limit {request.limit}")
                 return
             if plan.order is not self._model.order:
                 # Another lane has learnt that the order is not what this plan relies on.

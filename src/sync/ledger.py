@@ -24,6 +24,14 @@ _GAP_RETRY_MOST = 30
 # Gaps for which asking again soon is pointless; refusals by the relay are not among them.
 UNPROVABLE = ("saturated", "overflow", "refused-events")
 
+_NOW = "floor(extract(epoch FROM now()))::bigint"
+
+
+def _held(row: str) -> str:
+    """SQL: the coverage of a row that counts. No second is proven before it is over: what a clock
+    that was ahead, or a hand, put beyond the row's last change or beyond the present does not."""
+    return f"{row}.covered * int8multirange(int8range(NULL, least({row}.updated_at, {_NOW})))"
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -54,19 +62,20 @@ async def remaining(
     Seconds known to be unprovable are left out until their next try is due.
     """
     rows = await db.fetch(
-        """
+        f"""
         SELECT lower(rest) AS since, upper(rest) - 1 AS until
         FROM unnest(
             int8multirange($3::int8range)
             - coalesce(
-                (SELECT covered FROM sync_coverage
+                (SELECT {_held("sync_coverage")} FROM sync_coverage
                  WHERE relay_url = $1 AND filter_hash = $2),
-                '{}')
+                '{{}}')
             - coalesce(
                 (SELECT range_agg(gap) FROM sync_gaps
                  WHERE relay_url = $1 AND filter_hash = $2 AND reason = ANY($4::text[])
+                   AND last_tried_at <= $5::bigint + $6::bigint
                    AND last_tried_at > $5::bigint - $6::bigint * least(attempts, $7::int)),
-                '{}')
+                '{{}}')
         ) AS rest
         ORDER BY 1 DESC
         """,
@@ -86,10 +95,11 @@ async def first_unproven(
 ) -> int | None:
     """The first second of the target that is not proven; None if all of it is."""
     row = await db.fetchone(
-        """
+        f"""
         SELECT lower(int8multirange($3::int8range) - coalesce(
-            (SELECT covered FROM sync_coverage WHERE relay_url = $1 AND filter_hash = $2),
-            '{}')) AS since
+            (SELECT {_held("sync_coverage")} FROM sync_coverage
+             WHERE relay_url = $1 AND filter_hash = $2),
+            '{{}}')) AS since
         """,
         relay_url,
         filter_hash,
@@ -105,23 +115,23 @@ async def add_proven(
     windows: Sequence[Window],
     target: Window,
 ) -> None:
-    """Add proven seconds, and drop the gaps that they close."""
+    """Add proven seconds that are over, and drop the gaps that they close."""
     ranges = [_range(window) for window in merge(windows)]
     await connection.execute(
-        """
+        f"""
         INSERT INTO sync_coverage AS ledger (relay_url, filter_hash, covered, target, updated_at)
-        VALUES ($1, $2, (SELECT coalesce(range_agg(r), '{}') FROM unnest($3::int8range[]) r),
-                $4, $5)
+        SELECT $1, $2, {_held("proven")}, $4, proven.updated_at
+        FROM (SELECT coalesce(range_agg(r), '{{}}') AS covered, {_NOW} AS updated_at
+              FROM unnest($3::int8range[]) AS r) AS proven
         ON CONFLICT (relay_url, filter_hash) DO UPDATE
-        SET covered = ledger.covered + excluded.covered,
-            target = range_merge(ledger.target, excluded.target),
+        SET covered = {_held("ledger")} + excluded.covered,
+            target = coalesce(range_merge(ledger.target, excluded.target), excluded.target),
             updated_at = excluded.updated_at
         """,
         relay_url,
         filter_hash,
         ranges,
         _range(target),
-        int(time.time()),
     )
     if ranges:
         await connection.execute(
@@ -141,17 +151,16 @@ async def retract(
 ) -> None:
     """Take back proofs that a relay has since shown to be worth nothing."""
     await connection.execute(
-        """
+        f"""
         UPDATE sync_coverage
-        SET covered = covered
-            - (SELECT coalesce(range_agg(r), '{}') FROM unnest($3::int8range[]) r),
-            updated_at = $4
+        SET covered = {_held("sync_coverage")}
+            - (SELECT coalesce(range_agg(r), '{{}}') FROM unnest($3::int8range[]) r),
+            updated_at = {_NOW}
         WHERE relay_url = $1 AND filter_hash = $2
         """,
         relay_url,
         filter_hash,
         [_range(window) for window in merge(windows)],
-        int(time.time()),
     )
 
 

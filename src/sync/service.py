@@ -71,6 +71,8 @@ class SynchronizerService:
         self._failures = RelayFailureTracker(logger=logger)
         self._dispatcher: Dispatcher | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="signatures")
+        # Somebody who wants the events up to a certain second wants no later ones.
+        live = live and config.stop_timestamp == -1
         self._tails = LiveTails(self._live_context(), self._owner) if live else None
 
     def _live_context(self) -> LiveContext:
@@ -116,7 +118,7 @@ class SynchronizerService:
     async def cycle(self, stop: asyncio.Event) -> CycleReport:
         """Synchronize every relay that is due, each at most once."""
         # Sessions of a cycle that failed have ended, but still have their leases.
-        await leases.release_owner(self._db, self._owner)
+        await leases.release_owner(self._db, self._owner, leases.SYNC)
         target = await self._target()
         if target is None:
             return CycleReport({"relays": 0})

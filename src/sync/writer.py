@@ -40,6 +40,10 @@ class _Batch:
     def size(self) -> int:
         return len(self.events) + len(self.known) + len(self.raw)
 
+    @property
+    def is_empty(self) -> bool:
+        return self == _Batch()
+
     def take(self, page: CheckedPage) -> None:
         self.events += page.new
         self.known += page.known
@@ -124,7 +128,7 @@ class SessionWriter:
 
     async def flush_pages(self) -> None:
         """Commit if there is anything to commit."""
-        if self._batch.size or self._batch.refused or self._batch.proven:
+        if not self._batch.is_empty:
             await self.flush()
 
     async def flush_in_time(self) -> None:
