@@ -1,15 +1,18 @@
 """Asking one relay until it answers (async shell around `response`)."""
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import ConnectFailed, SyncAbandoned
 from nostr.connection import Dialer, EndKind, Page, PageEnd, RelayConnection
+from nostr.negotiation import Negotiation
 from nostr.urls import RelayUrl
 from sync.page_check import CheckedPage, PageChecker
 from sync.relay_model import LANES, RelayModel
@@ -17,6 +20,8 @@ from sync.response import Action, respond
 
 # A page that trickles in for this many idle timeouts is not worth waiting for.
 _PAGE_IDLE_TIMEOUTS = 15
+# Halving all of time twice over; a relay that still hangs up then is left.
+_MOST_NARROWINGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,12 @@ class Asker:
         self._connecting = asyncio.Lock()
         self._signed_in_on: RelayConnection | None = None
         self._signing_in = asyncio.Lock()
+        self._answered = False
+        self._narrowings = 0
+        # Once a request had to be repeated, lanes take turns: one must not spoil the others'
+        # connection.
+        self._turn = asyncio.Lock()
+        self._take_turns = False
         self.model = model
         self.requests = 0
 
@@ -110,18 +121,26 @@ class Asker:
         for tries in itertools.count():
             if time.monotonic() > self._deadline:
                 raise SyncAbandoned("paused")
-            connection = await self.connect()
-            self.requests += 1
-            page = await self._fetch(connection, flt)
+            if tries > 0:
+                self._take_turns = True
+            async with self._turn if self._take_turns else nullcontext():
+                connection = await self.connect()
+                self.requests += 1
+                page = await self._fetch(connection, flt)
             checked = await self._checker.check(page, flt)
             response = respond(
-                page.end, tries, can_authenticate=self._settings.secret_key is not None
+                page.end,
+                tries,
+                can_authenticate=self._settings.secret_key is not None,
+                answers=self._answered and self._narrowings < _MOST_NARROWINGS,
             )
             if response.action is Action.TAKE:
+                self._answered = True
                 return checked
             await keep(checked)
             match response.action:
                 case Action.NARROW:
+                    self._narrowings += page.end.kind is EndKind.DISCONNECTED
                     break
                 case Action.GIVE_UP:
                     raise SyncAbandoned(response.outcome, page.end.text)
@@ -130,6 +149,26 @@ class Asker:
                 case Action.ASK_AGAIN:
                     await self._wait_out(page.end, response.pause)
         return None
+
+    async def negotiate(
+        self, flt: Mapping[str, Any], items: Sequence[tuple[int, str]]
+    ) -> Negotiation:
+        """Reconcile a filter's events with ours (NIP-77), given as (created_at, id).
+
+        Raises SyncAbandoned as `ask` does, but not for the relay's refusal.
+        """
+        for tries in itertools.count():
+            if time.monotonic() > self._deadline:
+                raise SyncAbandoned("paused")
+            connection = await self.connect()
+            ended = await connection.negotiate(flt, items, timeout=self._settings.idle_timeout)
+            self.requests += max(1, ended.rounds)
+            if tries == 0 and ended.prefix == "auth-required":
+                with contextlib.suppress(SyncAbandoned):
+                    await self.sign_in(connection)
+            elif tries > 0 or ended.outcome != "disconnected":
+                break
+        return ended
 
     async def _fetch(self, connection: RelayConnection, flt: Mapping[str, Any]) -> Page:
         idle = self._settings.idle_timeout

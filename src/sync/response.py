@@ -38,13 +38,15 @@ class Response:
     outcome: str = ""
 
 
-def respond(end: PageEnd, tries: int, *, can_authenticate: bool) -> Response:
+def respond(end: PageEnd, tries: int, *, can_authenticate: bool, answers: bool = False) -> Response:
     """What to do after a page.
 
     Args:
         end: how the page ended.
         tries: how often the same request has failed to be answered before.
         can_authenticate: a key is at hand.
+        answers: the relay has answered other requests. Then it is this window that it cannot
+            show: one message in it may be too large for us.
     """
     match end.kind:
         case EndKind.EOSE:
@@ -55,6 +57,8 @@ def respond(end: PageEnd, tries: int, *, can_authenticate: bool) -> Response:
             return Response(Action.ASK_AGAIN)
         case EndKind.TIMEOUT:
             return Response(Action.GIVE_UP, outcome="timeout")
+        case EndKind.DISCONNECTED if answers and tries > 0:
+            return Response(Action.NARROW)
         case EndKind.DISCONNECTED if tries < _MOST_TRIES:
             return Response(Action.ASK_AGAIN, _RECONNECT_PAUSE_SECONDS * tries)
         case EndKind.DISCONNECTED:
