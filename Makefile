@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 IN_VENV := PYTHONPATH=src $(VENV)/bin/python
 
-.PHONY: help setup demo stop run test lint format clean
+.PHONY: help setup demo stop run test simnet lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C (DAT
 
 test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARGS="-k name")
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+simnet: $(READY)  ## Archive a hostile simulated network (SEEDS=200; SEED=, FAULT= for one; ECONOMY=1)
+	@SEEDS=$(or $(SEEDS),20) SEED=$(SEED) FAULT=$(FAULT) ECONOMY=$(ECONOMY) \
+		PYTHONPATH=src:tests $(VENV)/bin/python -m simnet
 
 lint: $(READY)  ## Check style and types
 	@$(VENV)/bin/ruff check .

@@ -40,6 +40,8 @@ How it treats a connection:
                        as they are, a number is an HTTP status
     nip11_type         its Content-Type
     nip11_drip         seconds between two bytes of the document
+    deflate            False: no permessage-deflate
+    host               the loopback address it listens on
 What it saw: requests, published, connections (open now), connected (in all), closes, auths.
 """
 
@@ -135,6 +137,8 @@ class ScriptedRelay:
         nip11: object = None,
         nip11_type: str = "application/nostr+json",
         nip11_drip: float = 0.0,
+        deflate: bool = True,
+        host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
         seed: int = 0,
     ) -> None:
@@ -165,6 +169,8 @@ class ScriptedRelay:
         self.nip11 = nip11
         self.nip11_type = nip11_type
         self.nip11_drip = nip11_drip
+        self.deflate = deflate
+        self.host = host
         self.requests: list[dict[str, Any]] = []
         self.published: list[Event] = []
         self.auths: list[Event] = []
@@ -180,7 +186,7 @@ class ScriptedRelay:
 
     @property
     def url(self) -> RelayUrl:
-        return RelayUrl.parse(f"ws://127.0.0.1:{self.port}", allow_private=True)
+        return RelayUrl.parse(f"ws://{self.host}:{self.port}", allow_private=True)
 
     def dialer(self, **settings: Any) -> Dialer:
         """A dialer that may reach it."""
@@ -202,7 +208,7 @@ class ScriptedRelay:
         app.router.add_route("GET", "/{path:.*}", self._get)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
+        site = web.TCPSite(self._runner, self.host, 0, ssl_context=self._tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self
@@ -222,7 +228,7 @@ class ScriptedRelay:
             return await self._document(request)
         if not self.upgrade:
             return web.Response(status=403)
-        socket = web.WebSocketResponse(max_msg_size=0)
+        socket = web.WebSocketResponse(max_msg_size=0, compress=self.deflate)
         await socket.prepare(request)
         self._sockets.add(socket)
         self.connections += 1

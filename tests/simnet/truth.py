@@ -1,0 +1,235 @@
+"""Holding an archive against what the relays really held. Shares no code with src.
+
+`read_archive` reads what the services wrote for one relay; `compare` says what is wrong with it.
+"""
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from simnet.events import TARGET, Event, event_id
+from simnet.faults import Reading
+from simnet.networks import Plan
+from simnet.relay import HostileRelay
+
+_FIELDS = ("id", "pubkey", "created_at", "kind", "tags", "content", "sig")
+_DONE = frozenset({"complete", "gaps"})
+# Outcomes that any relay may show for a moment on a busy machine.
+_PASSING = frozenset({"paused", "timeout", "disconnected"})
+_SECOND_REASONS = frozenset({"saturated", "overflow", "refused-events"})
+_SMALLEST_CAP = 20
+
+Ranges = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What the database says of one relay. Ranges are of seconds, both ends included."""
+
+    events: dict[str, Event]
+    covered: Ranges
+    gaps: list[tuple[int, int, str]]
+    outcome: str
+    resting: bool
+
+    def covers(self, second: int) -> bool:
+        return _within(self.covered, second)
+
+    def gap_at(self, second: int) -> str:
+        return next((why for since, until, why in self.gaps if since <= second <= until), "")
+
+    def unproven(self) -> Ranges:
+        """Seconds of the target that are neither proven nor recorded as a gap."""
+        taken = sorted([*self.covered, *((since, until) for since, until, _ in self.gaps)])
+        rest, at = [], TARGET[0]
+        for since, until in taken:
+            if since > at:
+                rest.append((at, min(since - 1, TARGET[1])))
+            at = max(at, until + 1)
+        if at <= TARGET[1]:
+            rest.append((at, TARGET[1]))
+        return [(since, until) for since, until in rest if since <= until]
+
+
+@dataclass
+class Verdict:
+    """One relay's line of the table; `problems` are what must not be."""
+
+    plan: Plan
+    held: int = 0
+    archived: int = 0
+    missed: int = 0
+    declared: int = 0
+    late: int = 0
+    altered: int = 0
+    false_proofs: int = 0
+    requests: int = 0
+    sent: int = 0
+    outcome: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def shifty(self) -> bool:
+        return self.plan.reading is Reading.SHIFTY
+
+
+async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
+    """Everything the database holds about one relay."""
+    rows = await connection.fetch(
+        """
+        SELECT id, pubkey, created_at, kind, tags::text AS tags, content, sig
+        FROM events JOIN events_relays ON event_id = id WHERE relay_url = $1
+        """,
+        url,
+    )
+    events = {row["id"]: {**dict(row), "tags": json.loads(row["tags"])} for row in rows}
+    raw = await connection.fetch("SELECT id, raw FROM events_raw WHERE relay_url = $1", url)
+    events |= {row["id"]: json.loads(row["raw"]) for row in raw}
+    covered = await connection.fetch(
+        "SELECT lower(r) AS a, upper(r) - 1 AS b FROM sync_coverage, unnest(covered) r"
+        " WHERE relay_url = $1 ORDER BY 1",
+        url,
+    )
+    gaps = await connection.fetch(
+        "SELECT lower(gap) AS a, upper(gap) - 1 AS b, reason FROM sync_gaps"
+        " WHERE relay_url = $1 ORDER BY 1",
+        url,
+    )
+    task = await connection.fetchrow(
+        "SELECT last_outcome, not_before > extract(epoch FROM now()) AS resting"
+        " FROM relay_tasks WHERE purpose = 'sync' AND relay_url = $1",
+        url,
+    )
+    return Archive(
+        events,
+        [(row["a"], row["b"]) for row in covered],
+        [(row["a"], row["b"], row["reason"]) for row in gaps],
+        task["last_outcome"] if task else "",
+        bool(task and task["resting"]),
+    )
+
+
+def compare(plan: Plan, relay: HostileRelay, archive: Archive) -> Verdict:
+    """What of the relay's events is archived, and whether the ledger tells the truth."""
+    verdict = Verdict(
+        plan, requests=len(relay.asked), sent=relay.events_sent, outcome=archive.outcome
+    )
+    held = {e["id"]: e for e in [*plan.events, *relay.events] if _is_right(e)}
+    verdict.archived = sum(id_ in archive.events for id_ in held)
+    _check_events(verdict, held, relay, archive)
+    wanted = {e["id"]: e for e in relay.events if e["id"] in held and _wanted(e)}
+    verdict.held = len(wanted)
+    _check_soundness(verdict, wanted, relay, archive)
+    _check_honesty(verdict, relay, archive)
+    return verdict
+
+
+def _check_events(
+    verdict: Verdict, held: dict[str, Event], relay: HostileRelay, archive: Archive
+) -> None:
+    noise = {}
+    for text in relay.noise:
+        thing = json.loads(text)
+        if isinstance(thing, dict) and isinstance(thing.get("id"), str):
+            noise[thing["id"]] = thing
+    for id_, event in archive.events.items():
+        true = held.get(id_) or noise.get(id_, {})
+        same = all(event[name] == true.get(name) for name in _FIELDS)
+        if not same or event_id(event) != id_:
+            verdict.altered += 1
+            verdict.problems.append(f"event {id_} is not as it was sent")
+    for id_ in relay.sent - archive.events.keys():
+        if id_ in held and archive.covers(held[id_]["created_at"]) and not verdict.shifty:
+            verdict.problems.append(f"event {id_} was sent, its second is proven, it is not here")
+            verdict.missed += 1
+
+
+def _check_soundness(
+    verdict: Verdict, wanted: dict[str, Event], relay: HostileRelay, archive: Archive
+) -> None:
+    lost: Counter[str] = Counter()
+    for id_, event in wanted.items():
+        if id_ in archive.events:
+            continue
+        second = event["created_at"]
+        if archive.covers(second):
+            if id_ in relay.added and _came_late(relay, id_, second):
+                verdict.late += 1
+                continue
+            if verdict.plan.reading is Reading.LYING:
+                verdict.declared += 1
+                continue
+            verdict.false_proofs += 1
+            lost[f"second {second} is proven without its events"] += 1
+        elif archive.gap_at(second) or verdict.plan.reading is not Reading.READABLE:
+            verdict.declared += 1
+            continue
+        if not verdict.shifty:
+            verdict.missed += 1
+    if verdict.shifty and lost:
+        verdict.problems.clear()
+    else:
+        verdict.problems += [f"{what} ({count})" for what, count in lost.items()]
+
+
+def _came_late(relay: HostileRelay, id_: str, second: int) -> bool:
+    """Whether an event was published only after its second had been asked for."""
+    before = relay.asked[: relay.added[id_]]
+    return any(since <= second <= until for since, until in before)
+
+
+def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> None:
+    plan, rest = verdict.plan, archive.unproven()
+    allowed = plan.outcomes | _DONE | _PASSING
+    if archive.outcome not in allowed:
+        verdict.problems.append(f"outcome {archive.outcome!r}, true are {sorted(allowed)}")
+    if archive.outcome not in _DONE | {"paused", ""} and not archive.resting:
+        verdict.problems.append(f"no pause after {archive.outcome!r}")
+    if rest and plan.reading in (Reading.READABLE, Reading.LYING, Reading.SHIFTY):
+        verdict.problems.append(f"not read to the end ({archive.outcome}): {rest[:3]} left")
+    if rest and archive.outcome in _DONE:
+        verdict.problems.append(f"{archive.outcome!r} with {rest[:3]} unproven")
+    in_second = Counter(event["created_at"] for event in relay.events)
+    for since, until, why in archive.gaps:
+        if why in _SECOND_REASONS:
+            # Requests reach one second beyond what they prove, at both ends.
+            crowd = max(in_second[second] for second in range(since - 1, until + 2))
+            # A relay that ends a page in its middle has no smallest page.
+            least = _SMALLEST_CAP if relay.eose != "twice" else 2
+            if since != until or crowd < least:
+                verdict.problems.append(
+                    f"gap {since}..{until} says {why}, with {crowd} events there"
+                )
+        elif why not in plan.outcomes:
+            verdict.problems.append(f"gap {since}..{until} says {why!r}")
+    if relay.hasty:
+        verdict.problems.append(f"{relay.hasty} requests within the pause after rate-limited")
+    limits = relay.nip11["limitation"] if isinstance(relay.nip11, dict) else {}
+    if relay.most_open > limits.get("max_subscriptions", relay.most_open):
+        verdict.problems.append(f"{relay.most_open} subscriptions open at once")
+
+
+def check_economy(verdict: Verdict, relay: HostileRelay, page: int) -> None:
+    """The cost of a well-behaved relay (DESIGN section 8), with a small constant a session."""
+    inside = [e for e in relay.events if TARGET[0] - 1 <= e["created_at"] <= TARGET[1] + 1]
+    pages = -(-len(inside) // page)
+    if verdict.requests > 1.1 * pages + 12:
+        verdict.problems.append(f"{verdict.requests} requests for {pages} pages")
+
+
+def _is_right(event: Event) -> bool:
+    """Junk is served with a signature that no event has."""
+    return not event["sig"].startswith("01" * 32)
+
+
+def _wanted(event: Event) -> bool:
+    created_at: int = event["created_at"]
+    return TARGET[0] <= created_at <= TARGET[1]
+
+
+def _within(ranges: Ranges, second: int) -> bool:
+    at = bisect_right(ranges, (second, 2**63)) - 1
+    return at >= 0 and ranges[at][0] <= second <= ranges[at][1]
