@@ -229,6 +229,34 @@ async def record_verification(
     )
 
 
+async def progress(db: BigBrotr, filter_hash: str, most: int = 20) -> dict[str, object]:
+    """How far the relays of a filter are, for people: a summary, and those farthest behind."""
+    summary = await db.fetchone(
+        """
+        SELECT count(*) AS relays,
+               count(*) FILTER (WHERE proven_percent = 100) AS complete,
+               count(*) FILTER (WHERE gaps > 0) AS with_gaps
+        FROM sync_progress WHERE filter_hash = $1
+        """,
+        filter_hash,
+    )
+    behind = await db.fetch(
+        """
+        SELECT relay_url, proven_percent::float8 AS proven_percent, gaps, gap_seconds,
+               target_from, target_until, verified_at, last_outcome, learnt::text AS learnt
+        FROM sync_progress
+        WHERE filter_hash = $1 AND (proven_percent < 100 OR gaps > 0)
+        ORDER BY proven_percent, relay_url LIMIT $2
+        """,
+        filter_hash,
+        most,
+    )
+    return {
+        **(dict(summary) if summary else {}),
+        "behind": [{**dict(row), "learnt": orjson.loads(row["learnt"] or "{}")} for row in behind],
+    }
+
+
 async def has_gaps(db: BigBrotr, relay_url: str, filter_hash: str) -> bool:
     """Whether seconds of this relay are recorded as not provable."""
     row = await db.fetchone(

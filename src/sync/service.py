@@ -31,8 +31,10 @@ from functions import (
 )
 from logging_config import fields
 from migrate import check_schema
+from nostr.filters import filter_hash
 from nostr.urls import from_relay
 from service import CycleReport
+from sync import ledger
 from sync.dispatch import Dispatcher
 from sync.limits import RelayLimits
 from sync.live import LiveContext, LiveTails
@@ -70,6 +72,7 @@ class SynchronizerService:
         )
         self._failures = RelayFailureTracker(logger=logger)
         self._dispatcher: Dispatcher | None = None
+        self._progress: dict[str, object] = {}
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="signatures")
         # Somebody who wants the events up to a certain second wants no later ones.
         live = live and config.stop_timestamp == -1
@@ -110,10 +113,16 @@ class SynchronizerService:
         return tor is None or await test_torproxy_connection(tor.host, tor.port)
 
     def info(self) -> dict[str, object]:
-        """The relays being synchronized now, and how many sessions failed."""
+        """The relays being synchronized now, how many sessions failed, and how far the archive
+        was at the end of the last cycle."""
         running = self._dispatcher.running if self._dispatcher else []
         live = {"live": self._tails.info()} if self._tails else {}
-        return {"synchronizing": running, "sessions": self._failures.get_stats(), **live}
+        return {
+            "synchronizing": running,
+            "sessions": self._failures.get_stats(),
+            "progress": self._progress,
+            **live,
+        }
 
     async def cycle(self, stop: asyncio.Event) -> CycleReport:
         """Synchronize every relay that is due, each at most once."""
@@ -128,6 +137,7 @@ class SynchronizerService:
         self._dispatcher = dispatcher
         await dispatcher.run(reachable, stop)
         dispatcher.counts.update(relays=len(relays), no_tor=len(relays) - len(reachable))
+        self._progress = await ledger.progress(self._db, filter_hash(self._config.event_filter))
         if self._tails is not None and not stop.is_set():
             for relay, model in dispatcher.caught_up:
                 await self._tails.follow(relay, model, target)

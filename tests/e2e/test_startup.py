@@ -127,6 +127,8 @@ async def test_health_endpoints_tell_the_truth(database: Database, tmp_path: Pat
                     assert response.status == 200, await response.text()
                     body = await response.json()
             assert body["last_cycle"]["complete"] == 1
+            assert body["progress"] == {"relays": 1, "complete": 1, "with_gaps": 0, "behind": []}
+            assert body["live"] == {relay.url.url: 0}
 
 
 async def test_without_tor_onion_relays_are_counted_not_tried(
