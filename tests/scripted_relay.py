@@ -29,7 +29,16 @@ How it answers a REQ:
     delay              seconds between two events
     drop_after         drops the TCP connection after this many EVENT messages, `drop_times`
                        times (None: always)
+How it answers NEG-OPEN (NIP-77):
+    negentropy         True: reconciles; False: NOTICE, as relays do that do not know the message;
+                       "silent"; "old": the version byte of another protocol; any other text is
+                       a NOTICE, or NEG-ERR if it starts in lower case ("blocked: ...")
+    neg_records        refuses sets of more events, with NEG-ERR and this number
+    neg_cap            cuts sets to their newest events, silently
+    neg_frame          bytes of an answer, before hex
+    neg_hides          leaves out of its sets, but not of pages, what this function chooses
 How it treats a connection:
+    message_limit      drops the connection when a longer message comes
     auth               sends an AUTH challenge on connect and answers REQ and EVENT with
                        "auth-required:" until a right kind 22242 came; "restricted" accepts the
                        AUTH and then answers "restricted:"
@@ -42,7 +51,8 @@ How it treats a connection:
     nip11_drip         seconds between two bytes of the document
     deflate            False: no permessage-deflate
     host               the loopback address it listens on
-What it saw: requests, published, connections (open now), connected (in all), closes, auths.
+What it saw: requests, negotiations (filters of NEG-OPEN), neg_messages (how many NEG-OPEN and
+NEG-MSG), published, connections (open now), connected (in all), closes, auths.
 """
 
 import asyncio
@@ -58,6 +68,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from coincurve import PrivateKey
 
+from negentropy_server import NegentropyServer
 from nostr.connection import Dialer
 from nostr.urls import RelayUrl
 
@@ -130,6 +141,12 @@ class ScriptedRelay:
         delay: float = 0.0,
         drop_after: int | None = None,
         drop_times: int | None = None,
+        negentropy: bool | str = False,
+        neg_records: int | None = None,
+        neg_cap: int | None = None,
+        neg_frame: int = 10**9,
+        neg_hides: Callable[[Event], bool] | None = None,
+        message_limit: int | None = None,
         auth: bool | str = False,
         publish: str = "accept",
         counts: bool = False,
@@ -162,6 +179,12 @@ class ScriptedRelay:
         self.delay = delay
         self.drop_after = drop_after
         self.drop_times = drop_times
+        self.negentropy = negentropy
+        self.neg_records = neg_records
+        self.neg_cap = neg_cap
+        self.neg_frame = neg_frame
+        self.neg_hides = neg_hides
+        self.message_limit = message_limit
         self.auth = auth
         self.publish = publish
         self.counts = counts
@@ -172,6 +195,8 @@ class ScriptedRelay:
         self.deflate = deflate
         self.host = host
         self.requests: list[dict[str, Any]] = []
+        self.negotiations: list[dict[str, Any]] = []
+        self.neg_messages = 0
         self.published: list[Event] = []
         self.auths: list[Event] = []
         self.closes: list[str] = []
@@ -263,6 +288,9 @@ class ScriptedRelay:
             async for frame in socket:
                 if frame.type is not WSMsgType.TEXT:
                     continue
+                if self.message_limit is not None and len(frame.data) > self.message_limit:
+                    _drop(socket)
+                    return
                 verb, *rest = json.loads(frame.data)
                 await self._answer(connection, verb, rest)
         finally:
@@ -279,6 +307,8 @@ class ScriptedRelay:
             self.closes.append(rest[0])
             if task := connection.tasks.pop(rest[0], None):
                 task.cancel()
+        elif verb in {"NEG-OPEN", "NEG-MSG", "NEG-CLOSE"}:
+            await self._negotiate(connection, verb, rest)
         elif verb == "AUTH":
             self.auths.append(rest[0])
             connection.authenticated = self._is_right_auth(connection, rest[0])
@@ -292,6 +322,45 @@ class ScriptedRelay:
                 await connection.send("COUNT", rest[0], {"count": number})
             else:
                 await connection.send("CLOSED", rest[0], "unsupported: no COUNT here")
+
+    async def _negotiate(self, connection: "_Connection", verb: str, rest: list[Any]) -> None:
+        if verb == "NEG-CLOSE":
+            self.closes.append(rest[0])
+            connection.servers.pop(rest[0], None)
+            return
+        self.neg_messages += 1
+        if verb == "NEG-OPEN":
+            self.negotiations.append(rest[1])
+            refusal = self._neg_refusal(connection, rest[0], rest[1])
+            if refusal:
+                await connection.send(*refusal)
+                return
+            connection.servers[rest[0]] = self._neg_server(rest[1])
+        if self.negentropy == "silent":
+            return
+        server = connection.servers.get(rest[0])
+        if server is None:
+            await connection.send("NEG-ERR", rest[0], "closed: unknown subscription handle")
+            return
+        answer = b"\x60" if self.negentropy == "old" else server.answer(bytes.fromhex(rest[-1]))
+        await connection.send("NEG-MSG", rest[0], answer.hex())
+
+    def _neg_refusal(self, connection: "_Connection", name: str, flt: dict[str, Any]) -> list[Any]:
+        if refusal := self._refusal(connection):
+            return ["NEG-ERR", name, refusal]
+        if self.negentropy is False:
+            return ["NOTICE", "ERROR: bad msg: unknown cmd"]
+        if self.neg_records is not None and len(self.matching(flt)) > self.neg_records:
+            return ["NEG-ERR", name, "blocked: too many query results", self.neg_records]
+        if self.negentropy in {True, "silent", "old"}:
+            return []
+        has_prefix = str(self.negentropy).split(" ")[0].islower()
+        return ["NEG-ERR", name, self.negentropy] if has_prefix else ["NOTICE", self.negentropy]
+
+    def _neg_server(self, flt: dict[str, Any]) -> NegentropyServer:
+        events = [e for e in self.matching(flt) if not (self.neg_hides and self.neg_hides(e))]
+        items = [(event["created_at"], event["id"]) for event in events[: self.neg_cap]]
+        return NegentropyServer(items, self.neg_frame)
 
     async def _take(self, connection: "_Connection", event: Event) -> None:
         self.published.append(event)
@@ -378,6 +447,7 @@ class _Connection:
         self.challenge = challenge
         self.authenticated = False
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.servers: dict[str, NegentropyServer] = {}
 
     async def send(self, *message: object) -> None:
         await self.socket.send_str(json.dumps(message, ensure_ascii=False))

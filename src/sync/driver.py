@@ -17,6 +17,7 @@ from sync.bisection import Bisection
 from sync.facts import Order, Saturated, Verdict
 from sync.ledger import Gap
 from sync.partition import partition
+from sync.reconcile import Reconciler
 from sync.relay_model import Observations, RelayModel
 from sync.walk import Walk
 from sync.windows import Window
@@ -68,6 +69,7 @@ class Driver:
         flt: the synchronizer's event filter, without since, until and limit.
         page_limit: events asked for a page.
         lanes: requests in flight.
+        reconciler: for seconds that no finer request splits; None: they are left as gaps.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Driver:
         flt: Mapping[str, Any],
         page_limit: int,
         lanes: int,
+        reconciler: Reconciler | None = None,
     ) -> None:
         self._asker = asker
         self._writer = writer
         self._flt = flt
         self._page_limit = page_limit
         self._lanes = lanes
+        self._reconciler = reconciler
         self._seen = Observations()
         self._queue: deque[Plan] = deque()
         self._active: list[Plan] = []
@@ -227,8 +231,17 @@ class Driver:
             await self._drive(plan, collected)
             proven = proven and any(window.contains(second) for window in collected.windows)
         if not proven and not part:
+            proven = await self._reconcile_second(second, saturated)
+        if not proven and not part:
             claims.gap(Gap(second, "saturated", f"{len(saturated.events)} events a page"))
         return proven
+
+    async def _reconcile_second(self, second: Window, saturated: Saturated) -> bool:
+        """Whether NIP-77 shows and gets all of a second that one page cannot hold."""
+        if self._reconciler is None or not self._reconciler.usable:
+            return False
+        shown = max(len(saturated.events), self._seen.largest)
+        return (await self._reconciler.reconcile(second, shown=shown)).outcome == "done"
 
     def _narrow(self, plan: Plan, claims: Claims, reason: str, detail: str) -> None:
         """Go on with the halves of a window that one page cannot show."""

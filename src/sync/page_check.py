@@ -33,6 +33,7 @@ class CheckedPage:
         known: ids of events that the archive has; only the sighting is new.
         raw: verified events that the event columns cannot hold without loss.
         refused: how many were refused, by reason.
+        refused_ids: the ids that refused events claimed to have.
     """
 
     facts: PageFacts
@@ -40,6 +41,7 @@ class CheckedPage:
     known: tuple[str, ...]
     raw: tuple[RawEvent, ...]
     refused: Mapping[str, int]
+    refused_ids: frozenset[str] = frozenset()
 
 
 class PageChecker:
@@ -54,11 +56,13 @@ class PageChecker:
         refused: Counter[str] = Counter()
         if page.malformed:
             refused["malformed-frame"] = page.malformed
-        parsed = _parse(page.events, refused)
+        refused_ids: set[str] = set()
+        parsed = _parse(page.events, refused, refused_ids)
         known = await self._known_ids(tuple(parsed)) if parsed else set()
         unknown = [event for event in parsed.values() if event.id not in known]
         for event in await self._with_wrong_signatures(unknown):
             refused["wrong-signature"] += 1
+            refused_ids.add(event.id)
             del parsed[event.id]
         matches = matcher(request)
         facts = PageFacts(
@@ -81,6 +85,7 @@ class PageChecker:
             known=tuple(known),
             raw=tuple(raw),
             refused=refused,
+            refused_ids=frozenset(refused_ids),
         )
 
     async def _with_wrong_signatures(self, events: Sequence[SignedEvent]) -> list[SignedEvent]:
@@ -91,7 +96,9 @@ class PageChecker:
         return [event for event, right in zip(events, verdicts, strict=True) if not right]
 
 
-def _parse(objects: Sequence[object], refused: Counter[str]) -> dict[str, SignedEvent]:
+def _parse(
+    objects: Sequence[object], refused: Counter[str], refused_ids: set[str]
+) -> dict[str, SignedEvent]:
     """The events with a right id by id, in the order of arrival, each once."""
     parsed: dict[str, SignedEvent] = {}
     for obj in objects:
@@ -99,6 +106,8 @@ def _parse(objects: Sequence[object], refused: Counter[str]) -> dict[str, Signed
             event = parse_event(obj)
         except EventRefused as error:
             refused[error.reason] += 1
+            if isinstance(obj, dict) and isinstance(obj.get("id"), str):
+                refused_ids.add(obj["id"].lower())
             continue
         if event.id in parsed:
             refused["repeated"] += 1

@@ -27,6 +27,7 @@ class RelayModel:
         lanes: REQs that it bears at the same time on one connection.
         scheme: "wss" or "ws", whichever opened last.
         needs_auth: it served only after NIP-42 authentication.
+        negentropy: it speaks NIP-77; None: not known yet.
     """
 
     order: Order = Order.NEWEST_FIRST
@@ -35,6 +36,7 @@ class RelayModel:
     lanes: int = LANES
     scheme: str | None = None
     needs_auth: bool = False
+    negentropy: bool | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "RelayModel":

@@ -16,6 +16,7 @@ from sync.asker import Asker, SessionSettings
 from sync.driver import Driver, NoClaims
 from sync.ledger import Gap
 from sync.page_check import PageChecker
+from sync.reconcile import Reconciler
 from sync.relay_model import RelayModel
 from sync.verification import VerificationState
 from sync.windows import Window
@@ -83,7 +84,9 @@ class RelaySession:
         self._asker = Asker(relay, dialer, checker, settings, model)
         self._writer = SessionWriter(db, relay, self._hash, target)
         lanes = min(model.lanes, settings.lanes)
-        self._driver = Driver(self._asker, self._writer, flt, settings.page_limit, lanes)
+        limit = settings.page_limit
+        self._reconciler = Reconciler(self._asker, self._writer, db, relay, flt, limit)
+        self._driver = Driver(self._asker, self._writer, flt, limit, lanes, self._reconciler)
 
     async def run(self) -> SessionReport:
         """Ask until everything is proven, recorded as a gap, or refused.
