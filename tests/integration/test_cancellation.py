@@ -211,7 +211,7 @@ async def test_a_page_cancelled_anywhere_leaves_the_connection_of_use(db: BigBro
                 _, total = await cancelled_at(0, one_page)
             for step in range(1, total + 1):
                 cancelled, _ = await cancelled_at(step, one_page)
-                assert cancelled
+                assert cancelled or step == total, "the last step is the end"
                 page = await connection.page({"limit": 30}, idle_timeout=5, max_events=100)
                 assert page.end.kind is EndKind.EOSE
                 assert len(page.events) == 30
