@@ -6,6 +6,7 @@ seed draws events and habits; the assertions are the promise itself (DESIGN sect
 
 import random
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -261,6 +262,29 @@ def test_finish_ends_the_walk_at_once() -> None:
     outcome = synchronize(relay, Window(START, START + 10))
     assert outcome.proven == [Window(START, START + 10)]
     assert relay.requests == 1
+
+
+def test_the_example_of_the_documentation() -> None:
+    """The table in docs/proof.md is what really happens."""
+    seconds = [10, 20, 30, 30, 40, 50, 60]
+    relay = SimulatedRelay([make_event(s, n) for n, s in enumerate(seconds)], random.Random(0), 4)
+    walk, model = Walk(Window(0, 99), Order.NEWEST_FIRST, 500, Observations()), RelayModel()
+    table = []
+    verdict = Verdict.CONTINUE
+    while verdict is Verdict.CONTINUE:
+        request = walk.request(model)
+        facts = relay.answer(request)
+        step = walk.judge(facts)
+        verdict = step.verdict
+        if step.near_exclusive is not None:
+            model = model.with_exclusive(walk.order, step.near_exclusive)
+        sent = " ".join(str(event.created_at) for event in facts.events) or "nothing"
+        proven = ", ".join(
+            f"{w.since} to {w.until}" if w.seconds > 1 else f"{w.since}" for w in step.proven
+        )
+        table.append(f"| {request.window.until} | {sent} | {proven + ' ' if proven else ''}|")
+    documentation = (Path(__file__).parents[2] / "docs" / "proof.md").read_text()
+    assert "\n".join(table) in documentation
 
 
 def test_a_full_second_is_never_taken_as_complete() -> None:
