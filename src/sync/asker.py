@@ -81,6 +81,7 @@ class Asker:
         # connection.
         self._turn = asyncio.Lock()
         self._take_turns = False
+        self._quiet_until = 0.0
         self.model = model
         self.requests = 0
 
@@ -124,16 +125,19 @@ class Asker:
             if tries > 0:
                 self._take_turns = True
             async with self._turn if self._take_turns else nullcontext():
+                await self._stay_quiet()
                 connection = await self.connect()
                 self.requests += 1
                 page = await self._fetch(connection, flt)
-            checked = await self._checker.check(page, flt)
             response = respond(
                 page.end,
                 tries,
                 can_authenticate=self._settings.secret_key is not None,
                 answers=self._answered and self._narrowings < _MOST_NARROWINGS,
             )
+            if response.action is Action.ASK_AGAIN:
+                self._pause(page.end, response.pause)
+            checked = await self._checker.check(page, flt)
             if response.action is Action.TAKE:
                 self._answered = True
                 return checked
@@ -146,8 +150,6 @@ class Asker:
                     raise SyncAbandoned(response.outcome, page.end.text)
                 case Action.AUTHENTICATE:
                     await self.sign_in(connection)
-                case Action.ASK_AGAIN:
-                    await self._wait_out(page.end, response.pause)
         return None
 
     async def negotiate(
@@ -160,6 +162,7 @@ class Asker:
         for tries in itertools.count():
             if time.monotonic() > self._deadline:
                 raise SyncAbandoned("paused")
+            await self._stay_quiet()
             connection = await self.connect()
             ended = await connection.negotiate(flt, items, timeout=self._settings.idle_timeout)
             self.requests += max(1, ended.rounds)
@@ -190,8 +193,14 @@ class Asker:
             self._signed_in_on = connection
             self.model = replace(self.model, needs_auth=True)
 
-    async def _wait_out(self, end: PageEnd, pause: float) -> None:
+    def _pause(self, end: PageEnd, pause: float) -> None:
+        """Let no lane ask anything for a while: what the relay says, it says to all of them."""
         if end.kind is not EndKind.DISCONNECTED:
             # It may have been too much at once: one request at a time from the next session on.
             self.model = replace(self.model, lanes=1)
-        await asyncio.sleep(random.uniform(pause / 2, pause))
+        quiet = time.monotonic() + random.uniform(pause / 2, pause)
+        self._quiet_until = max(self._quiet_until, quiet)
+
+    async def _stay_quiet(self) -> None:
+        while (rest := self._quiet_until - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
