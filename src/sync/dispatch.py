@@ -31,6 +31,8 @@ _HEARTBEAT_SECONDS = LEASE_SECONDS / 4
 _RELAYS_PER_HOST = 2
 _FIRST_PAUSE_SECONDS = 300
 _LONGEST_PAUSE_SECONDS = 7 * SECONDS_PER_DAY
+# What befell one relay of a server befalls its others too: they are spared for this round.
+_OF_THE_SERVER = frozenset({"rate-limited", "connect-timeout", "connect-refused", "connect-dns"})
 # A relay that refused us is not asked again soon (NIP-42: restricted means do not retry).
 _REFUSALS = frozenset({"restricted", "blocked", "auth-required", "mute", "pow", "invalid"})
 
@@ -67,6 +69,7 @@ class Dispatcher:
         self._target = target
         self._todo: deque[RelayUrl] = deque()
         self._running: dict[RelayUrl, asyncio.Task[None]] = {}
+        self._resting: set[tuple[str, int | None]] = set()
         self.counts: Counter[str] = Counter()
         self.caught_up: list[tuple[RelayUrl, RelayModel]] = []
 
@@ -129,7 +132,9 @@ class Dispatcher:
             if len(chosen) >= most:
                 break
             relay = self._todo.popleft()
-            if busy[relay.host] < _RELAYS_PER_HOST:
+            if (relay.host, relay.port) in self._resting:
+                self.counts["server_resting"] += 1
+            elif busy[relay.host] < _RELAYS_PER_HOST:
                 busy[relay.host] += 1
                 chosen.append(relay)
             else:
@@ -164,6 +169,8 @@ class Dispatcher:
         self.counts.update(report.counts)
         if report.failed:
             self._failures.record_failure()
+            if outcome in _OF_THE_SERVER:
+                self._resting.add((relay.host, relay.port))
         else:
             self._failures.record_success()
             self.caught_up += [(relay, report.model)] if outcome != "paused" else []

@@ -120,10 +120,13 @@ class RelaySession:
                 self._db, url, self._hash, VerificationState(now, rounds=0)
             )
             return
-        if not verification.due(state, now, self._reverify_seconds, reconciles=False):
+        span, model = self._reverify_seconds, self._asker.model
+        if not verification.due(state, now, span, reconciles=model.negentropy is True):
             return
-        window = verification.next_window(state, self._target, self._reverify_seconds)
-        await self._driver.drive([window], NoClaims())
+        left = [verification.next_window(state, self._target, span)]
+        if self._reconciler.usable:
+            left = list((await self._reconciler.reconcile(left[0])).left)
+        await self._driver.drive(left, NoClaims())
         await self._writer.flush()
         await ledger.record_verification(
             self._db, url, self._hash, VerificationState(now, state.rounds + 1)

@@ -5,9 +5,12 @@ import time
 from nostr_tools import RelayMetadata
 
 from bigbrotr import BigBrotr
+from components.relays import StartRelay
 from components.sessions import archived, synchronize, true_ids, unproven
 from nostr.urls import to_relay
 from scripted_relay import ScriptedRelay, make_event, make_events
+from standalone.relay_client import publish
+from standalone.signing import Author
 from sync.dispatch import claimed_limits
 from sync.limits import RelayLimits
 from sync.windows import Window
@@ -95,3 +98,33 @@ async def test_the_limits_of_the_latest_document_are_honoured(db: BigBrotr) -> N
         )
         assert report.outcome == "complete"
         assert {request["limit"] for request in relay.requests} == {70}
+
+
+async def test_an_unchanged_relay_costs_a_round_trip_and_a_changed_one_the_difference(
+    db: BigBrotr, local_relay: StartRelay
+) -> None:
+    """Real relay software, NIP-77: not one event is downloaded again."""
+    author = Author("late")
+    events = [author.sign(1, START + n, [], f"note {n}") for n in range(2_000)]
+    relay = await local_relay(events)
+    target = Window(START, START + 5_000)
+    first = await synchronize(db, relay.url, target, reverify_seconds=14 * DAY)
+    await time_passes(db, 14 * DAY)
+    unchanged = await synchronize(
+        db, relay.url, target, reverify_seconds=14 * DAY, model=first.model
+    )
+    assert unchanged.outcome == "complete"
+    assert unchanged.model.negentropy is True
+    assert unchanged.counts["requests"] <= 2
+    assert unchanged.counts.get("received", 0) == 0
+
+    late = [author.sign(1, START + 7 * n, [], f"late {n}") for n in range(3)]
+    await publish(relay.websocket, late)
+    await time_passes(db, DAY)
+    changed = await synchronize(
+        db, relay.url, target, reverify_seconds=14 * DAY, model=unchanged.model
+    )
+    assert changed.counts["new"] == 3
+    assert changed.counts["received"] <= 10
+    assert {event.id for event in late} <= await archived(db, relay.url)
+    assert await rounds(db) == 2
