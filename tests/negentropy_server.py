@@ -1,5 +1,6 @@
 """The server's side of negentropy V1, written for clarity alone (shared with nothing in src/)."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
@@ -39,7 +40,7 @@ class NegentropyServer:
         return answer.encoded()
 
     def _between(self, lower: Bound, upper: Bound) -> list[Bound]:
-        return [item for item in self._items if lower <= item < upper]
+        return self._items[bisect_left(self._items, lower) : bisect_left(self._items, upper)]
 
     def _list(self, answer: "Answer", mine: list[Bound], upper: Bound) -> None:
         room = max(1, (self._frame_bytes - answer.size) // 32)
