@@ -183,16 +183,12 @@ class BigBrotr:
     async def snapshot(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection that reads, for as long as it takes, the archive as it is at its first
         query, whatever is written meanwhile. Nothing is tried again."""
-        pool = self._open_pool()
-        with clear_errors(self._target):
-            async with (
-                pool.acquire() as conn,
-                conn.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                # The reader of a pipe may be slow; both settings end with the transaction.
-                await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-                await conn.execute("SET LOCAL statement_timeout = 0")
-                yield conn
+        async with self._connection() as conn, _transaction(conn):
+            await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # The reader of a pipe may be slow; both settings end with the transaction.
+            await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            await conn.execute("SET LOCAL statement_timeout = 0")
+            yield conn
 
     async def insert_event(self, event: Event, relay: Relay, seen_at: int) -> bool:
         """Adds an event and that the relay holds it; true if the archive did not have it."""

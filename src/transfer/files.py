@@ -37,14 +37,15 @@ def writing(name: str, *, compress: bool = False) -> Iterator[Write]:
     then it is a hidden file beside it, which is removed if the block fails. What is no ordinary
     file (a pipe, a device) is written to as it is. Raises FileUnusable.
     """
+    shown = "standard output" if name == STANDARD else name
     target = Path(os.path.realpath(name))
     whole = name != STANDARD and (target.is_file() or not target.exists())
-    with _clear_errors(name), _replacing(target) if whole else _as_it_is(name) as write:
+    with _clear_errors(shown), _replacing(target) if whole else _as_it_is(name) as write:
         if not compress:
-            yield _writer(name, write)
+            yield _writer(shown, write)
             return
         compressor = zstd.ZstdCompressor(options=_ZSTD_OPTIONS)
-        yield _writer(name, lambda data: write(compressor.compress(data)))
+        yield _writer(shown, lambda data: write(compressor.compress(data)))
         write(compressor.flush())
 
 
@@ -55,7 +56,7 @@ def reading(name: str) -> Iterator[Iterator[tuple[int, bytes | None]]]:
 
     Raises FileUnusable, while reading too: for a zstd file that is cut off, for one.
     """
-    with _clear_errors(name):
+    with _clear_errors("standard input" if name == STANDARD else name):
         if name == STANDARD:
             yield split_lines(_chunks(sys.stdin.buffer))
             return
@@ -157,12 +158,11 @@ def _writer(name: str, write: Write) -> Write:
 @contextmanager
 def _clear_errors(name: str) -> Iterator[None]:
     """Turns what the system and zstd raise into FileUnusable."""
-    shown = {STANDARD: "standard input or output"}.get(name, name)
     try:
         yield
     except BrokenPipeError:
-        raise FileUnusable(f"{shown}: closed by its reader") from None
+        raise FileUnusable(f"{name}: closed by its reader") from None
     except OSError as error:
-        raise FileUnusable(f"{shown}: {error.strerror or error}") from error
+        raise FileUnusable(f"{name}: {error.strerror or error}") from error
     except (EOFError, zstd.ZstdError) as error:
-        raise FileUnusable(f"{shown}: not a whole zstd file ({error})") from error
+        raise FileUnusable(f"{name}: not a whole zstd file ({error})") from error
