@@ -24,6 +24,7 @@ _NOT_SPOKEN = re.compile(
     r"bad msg|bad message|unknown|unrecogni[sz]ed|unsupported|not supported|not enabled|disabled"
     r"|invalid message|could not parse|unable to parse|invalid enum|invalid_enum|not implemented"
 ).search
+_NAMES_IT = re.compile(r"negentropy|\bneg\b").search
 _TOO_MANY = re.compile(
     r"too many (query |quer|records|results|events|items)|too big|too large"
 ).search
@@ -158,7 +159,7 @@ def _end(answer: NegError | Notice | PageEnd, rounds: int) -> Negotiation:
 
 
 def _concerns_negentropy(text: str) -> bool:
-    return "negentropy" in text or "neg-" in text or _NOT_SPOKEN(text) is not None
+    return _NAMES_IT(text) is not None or _NOT_SPOKEN(text) is not None
 
 
 def _payload(answer: NegMessage) -> bytes:
