@@ -87,7 +87,7 @@ class Dialer:
         try:
             websocket = await transport.session.ws_connect(
                 url.websocket(scheme),
-                autoping=True,
+                autoping=False,
                 compress=_DEFLATE_WINDOW_BITS,
                 decode_text=False,
                 max_msg_size=self.max_message_bytes,

@@ -1,7 +1,7 @@
 """Pages: what one REQ brought, and how it ended."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
@@ -59,6 +59,7 @@ class PageCollector:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._events: list[object] = []
+        self._late: list[object] = []
         self._received_bytes = 0
         self._started = self._last_heard = self._loop.time()
         self._first_heard: float | None = None
@@ -72,6 +73,8 @@ class PageCollector:
         if len(self._events) >= self._max_events or self._received_bytes + size > self._max_bytes:
             self.end(PageEnd(EndKind.OVERFLOW))
         if self._ended.done():
+            if len(self._late) < self._max_events:
+                self._late.append(event)
             return
         self._last_heard = self._loop.time()
         if self._first_heard is None:
@@ -93,6 +96,13 @@ class PageCollector:
             self._timer.cancel()
         rtt = round(((self._first_heard or self._started) - self._started) * 1000)
         return Page(end, tuple(self._events), self.malformed, self._received_bytes, rtt)
+
+    def with_late(self, page: Page) -> Page:
+        """The page, or what is to be made of it if its events came after its end: no answer."""
+        if not self._late:
+            return page
+        end = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
+        return replace(page, end=end, events=tuple(self._late))
 
     def _check_idle(self) -> None:
         due = min(self._last_heard + self._idle_timeout, self._give_up_at)

@@ -21,6 +21,7 @@ from nostr.transport import Transport
 from nostr.urls import RelayUrl
 
 CLOSE_SECONDS = 2.0
+ROUND_TRIP_SECONDS = 5.0
 MAX_STRAY_BYTES = 64 * 1024 * 1024  # a relay that sends more than this unasked is left
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class RelayConnection:
         self._names = count(1)
         self._inbox = Inbox()
         self._end: PageEnd | None = None
+        self._pongs: dict[bytes, asyncio.Event] = {}
         self._background: set[asyncio.Task[bool]] = set()
         self._reader = asyncio.create_task(self._read(), name=f"read {url.url}")
 
@@ -89,7 +91,8 @@ class RelayConnection:
         """One REQ until it ends. `idle_timeout` (seconds) is the longest silence, `total_timeout`
         the longest time in all; what came until then is in the page.
 
-        Sends CLOSE unless the relay ended the subscription itself.
+        Sends CLOSE unless the relay ended the subscription itself. An empty page is given one
+        more round trip: if its events come after its EOSE, it ends as CLOSED "contradiction".
         """
         collector = PageCollector(
             idle_timeout=idle_timeout,
@@ -103,12 +106,16 @@ class RelayConnection:
             if not await self._send(messages.encode_req(name, flt), idle_timeout):
                 collector.end(self._end or PageEnd(EndKind.TIMEOUT, text="REQ could not be sent"))
             page = await collector.page()
+            is_open = page.end.kind is not EndKind.CLOSED
+            if page.end.kind is EndKind.EOSE and not page.events:
+                await self._round_trip()
+                page = collector.with_late(page)
         except asyncio.CancelledError:
             self._send_soon(messages.encode_close(name))
             raise
         finally:
             del self._inbox.pages[name]
-        if page.end.kind is not EndKind.CLOSED:
+        if is_open:
             # Before the next REQ: some relays allow but one subscription.
             await self._send(messages.encode_close(name), CLOSE_SECONDS)
         return page
@@ -236,6 +243,18 @@ class RelayConnection:
             return False
         return True
 
+    async def _round_trip(self) -> None:
+        """Waits for the answer to a ping: what was sent before it has come by then."""
+        payload = str(next(self._names)).encode()
+        pong = self._pongs[payload] = asyncio.Event()
+        try:
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout(ROUND_TRIP_SECONDS):
+                    await self._websocket.ping(payload)
+                    await pong.wait()
+        finally:
+            del self._pongs[payload]
+
     def _send_soon(self, message: bytes) -> None:
         if self.closed:
             return
@@ -252,12 +271,20 @@ class RelayConnection:
                     self._inbox.take(frame.data)
                 elif frame.type is WSMsgType.BINARY:
                     self._inbox.take_malformed(len(frame.data))
+                elif frame.type is WSMsgType.PING:
+                    with suppress(aiohttp.ClientError, OSError):
+                        await self._websocket.pong(frame.data)
+                elif frame.type is WSMsgType.PONG:
+                    if pong := self._pongs.get(bytes(frame.data)):
+                        pong.set()
                 else:
                     break
             end = PageEnd(EndKind.DISCONNECTED, text=self._why_closed())
         finally:
             self._end = end
             self._inbox.finish(end)
+            for pong in self._pongs.values():
+                pong.set()
 
     def _why_closed(self) -> str:
         if self._inbox.stray_bytes > MAX_STRAY_BYTES:

@@ -16,6 +16,7 @@ from nostr.connection import Dialer, EndKind, Page, RelayConnection
 from nostr.events import parse_event
 from nostr.urls import RelayUrl
 from scripted_relay import ScriptedRelay, make_event, make_events
+from simnet.relay import HostileRelay
 from socks_proxy import SocksProxy
 from standalone.signing import DemoEvent
 
@@ -129,6 +130,17 @@ async def test_close_is_sent_after_every_end_but_closed():
             await read(connection, max_events=1)
             await connection.count({}, timeout=1)
         assert relay.closes == ["b2", "b3"]
+
+
+async def test_events_that_come_after_their_eose_are_no_answer():
+    events = make_events(30)
+    for eose, kind, count in (("first", EndKind.CLOSED, 1), ("twice", EndKind.EOSE, 15)):
+        async with HostileRelay(events, eose=eose) as relay:
+            page = await read_from(relay)
+            assert page.end.kind is kind
+            assert len(page.events) >= count
+    async with HostileRelay([], eose="first") as relay:
+        assert (await read_from(relay)).end.kind is EndKind.EOSE
 
 
 async def test_garbage_is_counted_and_harmless():
