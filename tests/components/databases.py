@@ -3,8 +3,10 @@
 import asyncio
 import secrets
 import shutil
+import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +17,7 @@ from typing import TypeVar
 import asyncpg
 
 from config_types import DatabaseConfig, RolePasswords
+from errors import ComponentMissing
 from migrate import migrate
 from standalone.pgbouncer import PgBouncer, start_pgbouncer
 from standalone.postgres import Postgres, start_postgres
@@ -35,6 +38,8 @@ _SETTINGS = {
     "max_wal_size": "2GB",
     "log_min_messages": "warning",
 }
+# As a server has it: what is committed survives a crash.
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 _PGBOUNCER_SETTINGS = {"server_idle_timeout": "10", "server_login_retry": "1"}
 
 
@@ -86,13 +91,15 @@ class Cluster:
     postgres: Postgres
     pgbouncer: PgBouncer
     passwords: dict[str, str]
+    settings: Mapping[str, str]
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def create_database(self, *, migrated: bool = True) -> Database:
+    def create_database(self, *, migrated: bool = True, tablespace: str = "") -> Database:
         """A fresh database; without `migrated` it has no table at all."""
         name = f"archive_{next(self._numbers)}"
         template = TEMPLATE if migrated else "template0"
-        self.administer(f"CREATE DATABASE {name} TEMPLATE {template}")
+        where = f" TABLESPACE {tablespace}" if tablespace else ""
+        self.administer(f"CREATE DATABASE {name} TEMPLATE {template}{where}")
         if migrated:
             # Privileges on a database are not copied with its template.
             self.administer(
@@ -146,6 +153,47 @@ class Cluster:
             database=database,
         )
 
+    def end_postgres(self, how: signal.Signals) -> None:
+        """SIGINT: a fast shutdown. SIGKILL: the postmaster is gone without a word."""
+        self.postgres.child.process.send_signal(how)
+        self.postgres.child.process.wait(30)
+
+    def begin_postgres(self) -> None:
+        """Start PostgreSQL again on the same data and port."""
+        for patience in (0.2, 0.5, 1.0, 2.0, 0.0):
+            try:
+                self.postgres = start_postgres(
+                    self.folder / "postgresql",
+                    OWNER,
+                    self.passwords[OWNER],
+                    self.settings,
+                    log=self.folder / "postgresql.log",
+                    port=self.postgres.port,
+                )
+            except ComponentMissing:
+                # Backends of a killed postmaster need a moment to notice.
+                if not patience:
+                    raise
+                time.sleep(patience)
+            else:
+                return
+
+    def end_pgbouncer(self, how: signal.Signals) -> None:
+        """SIGTERM: an immediate shutdown. SIGKILL: gone without a word."""
+        self.pgbouncer.child.process.send_signal(how)
+        self.pgbouncer.child.process.wait(30)
+
+    def begin_pgbouncer(self) -> None:
+        """Start PgBouncer again on the same port."""
+        self.pgbouncer = start_pgbouncer(
+            self.folder / "pgbouncer",
+            self.postgres,
+            self.passwords["pgbouncer_auth"],
+            log=self.folder / "pgbouncer.log",
+            port=self.pgbouncer.port,
+            settings=_PGBOUNCER_SETTINGS,
+        )
+
     def stop(self) -> None:
         self.pgbouncer.stop()
         self.postgres.stop()
@@ -162,8 +210,9 @@ def run_apart(work: Callable[[], Awaitable[T]]) -> T:
         return thread.submit(lambda: asyncio.run(main())).result()
 
 
-def start_cluster() -> Cluster:
+def start_cluster(more_settings: Mapping[str, str] | None = None) -> Cluster:
     """Start both servers and prepare the migrated template."""
+    settings = {**_SETTINGS, **(more_settings or {})}
     # Not below pytest's own temporary directory: PostgreSQL's user may not enter that.
     folder = Path(tempfile.mkdtemp(prefix="bigbrotr-tests-"))
     folder.chmod(0o755)
@@ -175,7 +224,7 @@ def start_cluster() -> Cluster:
         folder / "postgresql",
         OWNER,
         passwords[OWNER],
-        _SETTINGS,
+        settings,
         log=folder / "postgresql.log",
     )
     try:
@@ -189,7 +238,7 @@ def start_cluster() -> Cluster:
     except BaseException:
         postgres.stop()
         raise
-    cluster = Cluster(folder, postgres, pgbouncer, passwords)
+    cluster = Cluster(folder, postgres, pgbouncer, passwords, settings)
     try:
         cluster.administer(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
         owner = DatabaseConfig(

@@ -7,21 +7,27 @@ against the relay's own list of events: no second is claimed whose events are no
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from bigbrotr import BigBrotr
+from components.archiving import (
+    SERVICE,
+    ended,
+    everything,
+    no_false_claim,
+    settings,
+    some_events,
+    workers_of,
+)
 from components.databases import Cluster, Database
-from components.services import Program, environment, run, running
-from components.sessions import archived, true_ids, unproven
+from components.services import environment, run, running
+from components.sessions import archived
 from scripted_relay import ScriptedRelay, make_events
-from sync.windows import Window
-
-START = 1_700_000_000
-TARGET = Window(START, START + 2_000)
-SERVICE = "priority_synchronizer"
+from standalone.processes import free_port
 
 
 @pytest.fixture
@@ -31,75 +37,27 @@ async def relay() -> AsyncIterator[ScriptedRelay]:
         yield running_relay
 
 
-def settings(database: Database, relay: ScriptedRelay, folder: Path) -> dict[str, str]:
-    listed = folder / "relays.txt"
-    listed.write_text(f"{relay.url.url}\n")
-    return environment(
-        database,
-        SYNCHRONIZER_NUM_CORES=1,
-        SYNCHRONIZER_REQUEST_TIMEOUT=5,
-        SYNCHRONIZER_START_TIMESTAMP=TARGET.since,
-        SYNCHRONIZER_STOP_TIMESTAMP=TARGET.until,
-        SYNCHRONIZER_LOOP_INTERVAL_MINUTES=0.02,
-        SYNCHRONIZER_PRIORITY_RELAYS_PATH=listed,
-    )
-
-
-async def some_events(db: BigBrotr, relay: ScriptedRelay, at_least: int = 300) -> None:
-    """Wait until the synchronization is well on its way."""
-    async with asyncio.timeout(40):
-        while len(await archived(db, relay.url.url)) < at_least:
-            await asyncio.sleep(0.05)
-
-
-async def no_false_claim(db: BigBrotr, relay: ScriptedRelay) -> None:
-    left = await unproven(db, relay.url.url, TARGET)
-    have = await archived(db, relay.url.url)
-    for event in relay.events:
-        if event["id"] not in have:
-            assert any(w.since <= event["created_at"] <= w.until for w in left)
-
-
-async def everything(db: BigBrotr, relay: ScriptedRelay) -> None:
-    """All archived, all proven, nothing double."""
-    async with asyncio.timeout(60):
-        while await unproven(db, relay.url.url, TARGET):
-            await asyncio.sleep(0.1)
-    assert await archived(db, relay.url.url) == true_ids(relay.events)
-    rows = await db.fetch("SELECT count(*) AS n, count(DISTINCT id) AS ids FROM events")
-    assert rows[0]["n"] == rows[0]["ids"] == len(relay.events)
-
-
-async def workers_of(program: Program) -> list[int]:
-    async with asyncio.timeout(20):
-        while not (workers := await program.children()):
-            await asyncio.sleep(0.05)
-    return workers
-
-
 async def test_a_killed_worker_is_replaced(
     db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
 ) -> None:
-    async with running(SERVICE, settings(database, relay, tmp_path)) as program:
-        await some_events(db, relay)
+    async with running(SERVICE, settings(database, [relay.url.url], tmp_path)) as program:
+        await some_events(db, relay.url.url)
         os.kill((await workers_of(program))[0], signal.SIGKILL)
         await program.says("worker_died")
-        await no_false_claim(db, relay)
+        await no_false_claim(db, relay.url.url, relay.events)
         await everything(db, relay)
 
 
 async def test_a_killed_parent_takes_its_workers_along_and_a_new_one_goes_on(
     db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
 ) -> None:
-    env = settings(database, relay, tmp_path)
+    env = settings(database, [relay.url.url], tmp_path)
     async with running(SERVICE, env) as program:
-        await some_events(db, relay)
+        await some_events(db, relay.url.url)
         workers = await workers_of(program)
         program.kill()
-        async with asyncio.timeout(10):
-            while any(Path(f"/proc/{pid}").exists() for pid in workers):
-                await asyncio.sleep(0.05)
-    await no_false_claim(db, relay)
+        await ended(workers)
+    await no_false_claim(db, relay.url.url, relay.events)
     before = len(await archived(db, relay.url.url))
     assert 0 < before < len(relay.events)
 
@@ -118,9 +76,9 @@ async def test_a_killed_parent_takes_its_workers_along_and_a_new_one_goes_on(
 async def test_killed_database_backends_only_delay(
     db: BigBrotr, database: Database, relay: ScriptedRelay, cluster: Cluster, tmp_path: Path
 ) -> None:
-    async with running(SERVICE, settings(database, relay, tmp_path)):
+    async with running(SERVICE, settings(database, [relay.url.url], tmp_path)):
         for blow in range(3):
-            await some_events(db, relay, 200 + 300 * blow)
+            await some_events(db, relay.url.url, 200 + 300 * blow)
             cluster.administer(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 f"WHERE datname = '{database.dbname}' AND pid <> pg_backend_pid()"
@@ -132,14 +90,14 @@ async def test_killed_database_backends_only_delay(
 async def test_sigterm_commits_gives_the_lease_back_and_ends_in_time(
     db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
 ) -> None:
-    async with running(SERVICE, settings(database, relay, tmp_path)) as program:
-        await some_events(db, relay)
+    async with running(SERVICE, settings(database, [relay.url.url], tmp_path)) as program:
+        await some_events(db, relay.url.url)
         program.process.send_signal(signal.SIGTERM)
         assert await program.ends(timeout=10) == 0
-    await no_false_claim(db, relay)
+    await no_false_claim(db, relay.url.url, relay.events)
     held = await db.fetch("SELECT relay_url FROM relay_tasks WHERE owner IS NOT NULL")
     assert held == []
-    code, output = await run(SERVICE, settings(database, relay, tmp_path), "--once")
+    code, output = await run(SERVICE, settings(database, [relay.url.url], tmp_path), "--once")
     assert code == 0, output
     await everything(db, relay)
 
@@ -147,7 +105,7 @@ async def test_sigterm_commits_gives_the_lease_back_and_ends_in_time(
 async def test_two_synchronizers_never_share_a_relay(
     db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
 ) -> None:
-    env = settings(database, relay, tmp_path)
+    env = settings(database, [relay.url.url], tmp_path)
     most = 0
 
     async def watch() -> None:
@@ -161,3 +119,24 @@ async def test_two_synchronizers_never_share_a_relay(
         await everything(db, relay)
     watching.cancel()
     assert most == 1
+
+
+async def test_a_dead_server_is_not_tried_for_each_of_its_paths(
+    db: BigBrotr, database: Database, tmp_path: Path
+) -> None:
+    port = free_port()
+    listed = tmp_path / "relays.txt"
+    listed.write_text("\n".join(f"ws://127.0.0.1:{port}/{path}" for path in "abcdef"))
+    env = environment(
+        database,
+        SYNCHRONIZER_NUM_CORES=1,
+        SYNCHRONIZER_REQUESTS_PER_CORE=1,
+        SYNCHRONIZER_PRIORITY_RELAYS_PATH=listed,
+    )
+    code, output = await run(SERVICE, env, "--once")
+    assert code == 0, output
+    assert "server_resting=5" in output
+    rows = await db.fetch("SELECT failures, not_before, last_outcome FROM relay_tasks")
+    tried = [row for row in rows if row["failures"]]
+    assert [row["last_outcome"] for row in tried] == ["connect-refused"]
+    assert tried[0]["not_before"] > time.time() + 60, "the pause is kept for the next cycles"
