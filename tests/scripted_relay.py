@@ -20,6 +20,8 @@ How it answers a REQ:
     hint               the word in EOSE's third element; "auto" says "finish" or "more" truthfully
     closed             answers the next REQs with this CLOSED text, `closed_times` times (None:
                        always)
+    closed_to          sends CLOSED only to filters for which this function is true
+    silent_to          answers such filters with a NOTICE and nothing else
     empty_lie          answers EOSE with no events to filters for which this function is true
     extra              event objects sent with every page whatever the filter is
     repeat             how often each event is sent
@@ -132,6 +134,8 @@ class ScriptedRelay:
         hint: str = "",
         closed: str | None = None,
         closed_times: int | None = None,
+        closed_to: Callable[[dict[str, Any]], bool] | None = None,
+        silent_to: Callable[[dict[str, Any]], bool] | None = None,
         empty_lie: Callable[[dict[str, Any]], bool] | None = None,
         extra: Sequence[Event] = (),
         repeat: int = 1,
@@ -170,6 +174,8 @@ class ScriptedRelay:
         self.hint = hint
         self.closed = closed
         self.closed_times = closed_times
+        self.closed_to = closed_to
+        self.silent_to = silent_to
         self.empty_lie = empty_lie
         self.extra = list(extra)
         self.repeat = repeat
@@ -377,9 +383,12 @@ class ScriptedRelay:
         return event["kind"] == 22242 and ["challenge", connection.challenge] in event["tags"]
 
     async def _page(self, connection: "_Connection", name: str, flt: dict[str, Any]) -> None:
-        refusal = self._refusal(connection) or self._closed_text()
+        refusal = self._refusal(connection) or self._closed_text(flt)
         if refusal:
             await connection.send("CLOSED", name, refusal)
+            return
+        if self.silent_to and self.silent_to(flt):
+            await connection.send("NOTICE", "ERROR: bad req: too long a list")
             return
         if self.notice:
             await connection.send("NOTICE", self.notice)
@@ -416,8 +425,10 @@ class ScriptedRelay:
         limit = min([len(events), *(limit for limit in limits if limit is not None)])
         return events[:limit], limit == len(events)
 
-    def _closed_text(self) -> str:
+    def _closed_text(self, flt: dict[str, Any]) -> str:
         if self.closed is None or self.closed_times == 0:
+            return ""
+        if self.closed_to and not self.closed_to(flt):
             return ""
         if self.closed_times is not None:
             self.closed_times -= 1

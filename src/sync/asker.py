@@ -14,6 +14,7 @@ from errors import ConnectFailed, SyncAbandoned
 from nostr.connection import Dialer, EndKind, Page, PageEnd, RelayConnection
 from nostr.negotiation import Negotiation
 from nostr.urls import RelayUrl
+from sync.limits import LONGEST_MESSAGE
 from sync.page_check import CheckedPage, PageChecker
 from sync.relay_model import LANES, RelayModel
 from sync.response import Action, respond
@@ -32,6 +33,7 @@ class SessionSettings:
         page_limit: events asked for a page (`limit`).
         idle_timeout: seconds without a message after which a page is given up.
         lanes: requests in flight at the most.
+        longest_message: bytes of a message that the relay takes.
         budget_seconds: a session ends after so long, to go on in the next cycle.
         reverify_seconds: how old proofs may grow before the relay is looked at again; 0: any.
         secret_key: hex; signs NIP-42 authentication. None: relays that want it are left.
@@ -40,6 +42,7 @@ class SessionSettings:
     page_limit: int = 500
     idle_timeout: float = 20.0
     lanes: int = LANES
+    longest_message: int = LONGEST_MESSAGE
     budget_seconds: float = 3_600.0
     reverify_seconds: int = 0
     secret_key: str | None = None
@@ -56,6 +59,7 @@ class Asker:
     Attributes:
         model: what is known of the relay; what is learnt of its connection is added here.
         requests: REQs sent so far.
+        longest_message: bytes of a message that the relay takes.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Asker:
         self._turn = asyncio.Lock()
         self._take_turns = False
         self._quiet_until = 0.0
+        self.longest_message = settings.longest_message
         self.model = model
         self.requests = 0
 

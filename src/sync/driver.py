@@ -16,7 +16,7 @@ from sync.asker import Asker
 from sync.bisection import Bisection
 from sync.facts import Order, Saturated, Verdict
 from sync.ledger import Gap
-from sync.partition import partition
+from sync.partition import Part, partition
 from sync.reconcile import Reconciler
 from sync.relay_model import Observations, RelayModel
 from sync.walk import Walk
@@ -25,6 +25,10 @@ from sync.writer import SessionWriter
 
 # How far back a refined request may look for an event that proves its one second by order.
 _REACH_SECONDS = 10 * 365 * 86_400
+# Ends that may be due to the form of a request: long lists, unusual keys.
+_REFUSALS_OF_A_SHAPE = frozenset(
+    {"invalid", "unsupported", "error", "closed", "timeout", "disconnected"}
+)
 
 Plan = Walk | Bisection
 
@@ -223,18 +227,30 @@ class Driver:
     ) -> bool:
         """Split a second that one page cannot hold; True if all its parts were proven."""
         second = Window(saturated.second, saturated.second)
-        split = partition(self._flt, part, saturated.events)
+        split = partition(self._flt, part, saturated.events, self._asker.longest_message)
         proven = split is not None and split.complete
         for share in split.parts if split else ():
-            collected = _Collected()
-            plan = self._plan(second, refinement=share.refinement, expected=share.expected)
-            await self._drive(plan, collected)
-            proven = proven and any(window.contains(second) for window in collected.windows)
+            if not await self._prove_part(second, share):
+                proven = False
+                if share.is_list:
+                    break  # the other lists are no shorter
         if not proven and not part:
             proven = await self._reconcile_second(second, saturated)
         if not proven and not part:
             claims.gap(Gap(second, "saturated", f"{len(saturated.events)} events a page"))
         return proven
+
+    async def _prove_part(self, second: Window, share: Part) -> bool:
+        """Whether one part of a second was proven. A relay that refuses so fine a request has
+        refused this request, not the others."""
+        plan = self._plan(second, refinement=share.refinement, expected=share.expected)
+        collected = _Collected()
+        try:
+            await self._drive(plan, collected)
+        except SyncAbandoned as error:
+            if error.outcome not in _REFUSALS_OF_A_SHAPE:
+                raise
+        return any(window.contains(second) for window in collected.windows)
 
     async def _reconcile_second(self, second: Window, saturated: Saturated) -> bool:
         """Whether NIP-77 shows and gets all of a second that one page cannot hold."""

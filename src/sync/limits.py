@@ -6,6 +6,8 @@ from dataclasses import dataclass
 # Claims outside these bounds are nonsense: a limit of 0 would stop us, a huge one says nothing.
 _SMALLEST_PAGE = 1
 _SMALLEST_MESSAGE = 1_024
+# Bytes of a message that all relays known to us take, claimed or not.
+LONGEST_MESSAGE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class RelayLimits:
         if self.max_subscriptions is None:
             return wanted
         return max(1, min(wanted, self.max_subscriptions - 1))
+
+    @property
+    def longest_message(self) -> int:
+        """Bytes of the longest message to send."""
+        return min(LONGEST_MESSAGE, self.max_message_length or LONGEST_MESSAGE)
 
 
 def _at_least(smallest: int, claimed: object) -> int | None:

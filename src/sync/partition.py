@@ -1,20 +1,23 @@
 """Splitting a second that holds more events than the relay sends on one page (pure).
 
 The kinds split a second completely: those seen are asked for one by one, all others in lists
-of many. Authors split it only as far as they are known: there are too many others to name.
+of many. Authors and tags split it only as far as they are known: there are too many others to
+name.
 """
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nostr.events import SignedEvent
+from sync.limits import LONGEST_MESSAGE
 
 LAST_KIND = 65_535
-# A list of kinds this long is a message of about 48 kB, which all relays known to us take.
-_KINDS_PER_REQUEST = 8_192
+_HEX_64 = re.compile("[0-9a-f]{64}").fullmatch
+_BYTES_PER_KIND = 6  # five digits and a comma
+_OTHER_BYTES = 1_000  # room for the rest of the message, but for the filter's own lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,10 @@ class Part:
     refinement: Mapping[str, Any]
     expected: int
 
-    def key(self) -> str:
-        """Names the part in the record of gaps."""
-        text = json.dumps(self.refinement, separators=(",", ":"))
-        return text if len(text) <= 200 else f"{text[:180]}… ({len(text)} characters)"
+    @property
+    def is_list(self) -> bool:
+        """Whether the part is named by a list of many values."""
+        return any(len(values) > 1 for values in self.refinement.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,10 @@ class Partition:
 
 
 def partition(
-    base: Mapping[str, Any], part: Mapping[str, Any], events: Sequence[SignedEvent]
+    base: Mapping[str, Any],
+    part: Mapping[str, Any],
+    events: Sequence[SignedEvent],
+    longest_message: int = LONGEST_MESSAGE,
 ) -> Partition | None:
     """How to split a second, or None if there is no finer way.
 
@@ -52,33 +58,59 @@ def partition(
         base: the synchronizer's filter.
         part: the refinement that is itself too coarse ({} at first).
         events: what came of it.
+        longest_message: bytes that a request may have.
     """
+    at_once = max(1, (longest_message - _OTHER_BYTES) // _BYTES_PER_KIND)
     kinds = part.get("kinds") or base.get("kinds")
     if kinds is None:
-        return Partition(tuple(_by_any_kind(events)), complete=True)
+        return Partition(tuple(_by_kinds(range(LAST_KIND + 1), events, at_once)), complete=True)
     if len(kinds) > 1:
-        return Partition(tuple(_by_kinds(sorted(kinds), events)), complete=True)
-    if "authors" in part:
+        return Partition(tuple(_by_kinds(sorted(kinds), events, at_once)), complete=True)
+    if "authors" not in part:
+        authors = Counter(event.pubkey for event in events)
+        wanted = base.get("authors")
+        if wanted is not None or len(authors) > 1:
+            return Partition(
+                tuple(_by_value(part, "authors", {a: authors[a] for a in wanted or authors})),
+                complete=wanted is not None,
+            )
+    if any(key.startswith("#") for key in part):
         return None
-    authors = Counter(event.pubkey for event in events)
-    wanted = base.get("authors")
-    if len(authors) < 2 and wanted is None:
-        return None
-    parts = tuple(
-        Part({**part, "authors": [author]}, authors[author]) for author in wanted or authors
-    )
-    return Partition(parts, complete=wanted is not None)
+    tags = _most_telling_tag(events)
+    return Partition(tuple(_by_value(part, *tags)), complete=False) if tags else None
 
 
-def _by_any_kind(events: Sequence[SignedEvent]) -> Iterator[Part]:
-    return _by_kinds(range(LAST_KIND + 1), events)
+def _by_value(part: Mapping[str, Any], key: str, values: Mapping[str, int]) -> Iterator[Part]:
+    for value, expected in values.items():
+        yield Part({**part, key: [value]}, expected)
 
 
-def _by_kinds(kinds: Sequence[int], events: Sequence[SignedEvent]) -> Iterator[Part]:
+def _most_telling_tag(events: Sequence[SignedEvent]) -> tuple[str, Counter[str]] | None:
+    """The tag filter with the most different values, unless all events have the same one."""
+    seen: dict[str, Counter[str]] = {}
+    for event in events:
+        firsts = {(tag[0], tag[1]) for tag in event.tags if _is_indexed(tag)}
+        for letter, value in firsts:
+            seen.setdefault(f"#{letter}", Counter())[value] += 1
+    key = max(seen, key=lambda name: len(seen[name]), default=None)
+    return (key, seen[key]) if key is not None and len(seen[key]) > 1 else None
+
+
+def _is_indexed(tag: Sequence[Any]) -> bool:
+    """NIP-01: the first value of a tag with a single letter for a name can be asked for."""
+    if len(tag) < 2 or not isinstance(tag[0], str) or not isinstance(tag[1], str):
+        return False
+    if tag[0] in {"e", "p"} and not _HEX_64(tag[1]):
+        return False  # a filter with it would be refused
+    return len(tag[0]) == 1 and tag[0].isascii() and tag[0].isalpha()
+
+
+def _by_kinds(kinds: Sequence[int], events: Sequence[SignedEvent], at_once: int) -> Iterator[Part]:
     seen = Counter(event.kind for event in events)
     for kind in sorted(seen):
         yield Part({"kinds": [kind]}, seen[kind])
     others = [kind for kind in kinds if kind not in seen]
-    size = min(_KINDS_PER_REQUEST, max(1, len(others) // 2)) if not seen else _KINDS_PER_REQUEST
+    # A list of which nothing came must get shorter, or splitting it would not end.
+    size = at_once if seen else min(at_once, max(1, len(others) // 2))
     for start in range(0, len(others), size):
         yield Part({"kinds": others[start : start + size]}, 0)

@@ -64,6 +64,7 @@ def session_settings(config: SynchronizerConfig, limits: RelayLimits) -> Session
         page_limit=limits.page_limit(config.batch_size),
         idle_timeout=config.request_timeout,
         lanes=limits.lanes(LANES),
+        longest_message=limits.longest_message,
         reverify_seconds=config.reverify_seconds,
         secret_key=config.keypair.secret_key if config.keypair else None,
     )

@@ -370,3 +370,28 @@ async def test_one_message_too_large_for_us_costs_its_surroundings(db: BigBrotr)
         assert await unproven(db, relay.url.url, target) == [Window(START + 99, START + 101)]
         wanted = {e["id"] for e in events if abs(e["created_at"] - START - 100) > 1}
         assert wanted <= await archived(db, relay.url.url)
+
+
+@pytest.mark.parametrize("refusal", ["invalid: too many kinds", "notice"])
+async def test_a_relay_that_refuses_fine_requests_is_read_otherwise(
+    db: BigBrotr, refusal: str
+) -> None:
+    """Only the second that would have needed them is left as a gap."""
+    crowded = [
+        make_event(created_at=START + 50, kind=1 + n % 3, content=str(n)) for n in range(120)
+    ]
+    async with ScriptedRelay([*crowded, *make_events(100, author=2)], cap=100) as relay:
+
+        def too_fine(flt: dict[str, Any]) -> bool:
+            return len(flt.get("kinds", [])) > 10
+
+        if refusal == "notice":
+            relay.silent_to = too_fine
+        else:
+            relay.closed_to = too_fine
+            relay.closed = refusal
+        target = Window(START, START + 100)
+        report = await synchronize(db, relay.url.url, target, idle_timeout=0.3)
+        assert report.outcome == "gaps"
+        assert await gaps(db, relay.url.url) == [("saturated", START + 50, START + 50)]
+        assert true_ids(relay.events) == await archived(db, relay.url.url)

@@ -112,6 +112,14 @@ def test_kinds_split_a_second_completely() -> None:
     assert [part.expected for part in split.parts[:2]] == [2, 1]
 
 
+def test_lists_of_kinds_fit_the_relay_s_messages() -> None:
+    split = partition({}, {}, [event(1)], longest_message=4_000)
+    assert split is not None
+    longest = max(len(str(part.refinement)) for part in split.parts)
+    assert longest <= 4_000
+    assert sum(len(part.refinement["kinds"]) for part in split.parts) == LAST_KIND + 1
+
+
 def test_a_filter_s_own_kinds_are_all_there_is_to_split() -> None:
     split = partition({"kinds": [7, 1]}, {}, [event(1, kind=7)])
     assert split is not None
@@ -128,6 +136,20 @@ def test_authors_split_completely_only_if_the_filter_names_them() -> None:
     assert named is not None
     assert named.complete
     assert len(named.parts) == 3
+
+
+def test_tags_split_what_authors_cannot_but_never_completely() -> None:
+    tagged = [
+        SignedEvent(
+            "0" * 64, "a", 1, 1, [["t", topic], ["p", "x"], ["long", "y"], [], ["t"]], "", ""
+        )
+        for topic in ("one", "two", "two")
+    ]
+    split = partition({}, {"kinds": [1], "authors": ["a"]}, tagged)
+    assert split is not None
+    assert not split.complete
+    assert {part.refinement["#t"][0]: part.expected for part in split.parts} == {"one": 1, "two": 2}
+    assert partition({}, split.parts[0].refinement, tagged) is None
 
 
 def test_there_is_an_end_to_splitting() -> None:
