@@ -25,17 +25,18 @@ from transfer.reading import ReadBatch, read_events
 from transfer.selection import Selection
 
 NAME: Final = "export"
-_DAMAGED_SHOWN: Final = 5
+_EXAMPLES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """How many events were written, their size before compression, and the ids of rows that are
-    not the event that the id names (so they were left out)."""
+    """How many events were written, and their size before compression. `damaged` counts rows
+    that are not the event that their id names, which were left out; `examples` are a few ids."""
 
     events: int
     bytes: int
-    damaged: tuple[str, ...]
+    damaged: int
+    examples: tuple[str, ...]
 
 
 async def export(
@@ -50,19 +51,20 @@ async def export(
 
     Raises DatabaseError and FileUnusable.
     """
-    events = size = 0
-    damaged: list[str] = []
+    events = size = damaged = 0
+    examples: tuple[str, ...] = ()
     async with archive(database, connections=1) as db, db.snapshot() as conn:
         async for batch in read_events(conn, selection, with_relays=with_relays):
             lines = _lines(batch, with_relays)
             await asyncio.to_thread(write, lines)
             events, size = events + len(batch.events), size + len(lines)
-            damaged += batch.damaged
+            damaged += len(batch.damaged)
+            examples = (*examples, *batch.damaged)[:_EXAMPLES]
             if progress is not None:
                 progress.show(events, _megabytes(size))
     if progress is not None:
         progress.show(events, _megabytes(size), last=True)
-    return ExportReport(events, size, tuple(damaged))
+    return ExportReport(events, size, damaged, examples)
 
 
 def _lines(batch: ReadBatch, with_relays: bool) -> bytes:
@@ -106,10 +108,8 @@ async def _run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     if report.damaged:
-        shown = ", ".join(report.damaged[:_DAMAGED_SHOWN])
-        progress.say(
-            f"left out {len(report.damaged)} rows that are not what their id says: {shown}"
-        )
+        shown = ", ".join(report.examples)
+        progress.say(f"left out {report.damaged:,} rows that are not what their id says: {shown}")
     return 1 if report.damaged else 0
 
 

@@ -125,6 +125,9 @@ async def _merged(
     """The keys of both tables in one order."""
     chosen = event_conditions(selection)
     relays = _RELAY_COUNT if with_relays else "0"
+    if selection.is_narrow:
+        # Plan for all rows. Else the plan for the first ones is right, which sorts nothing large.
+        await conn.execute("SET LOCAL cursor_tuple_fraction = 1")
     await conn.execute(_EVENT_KEYS.format(where=chosen.where, relays=relays), *chosen.parameters)
     chosen = raw_conditions(selection)
     await conn.execute(_RAW_KEYS.format(where=chosen.where), *chosen.parameters)

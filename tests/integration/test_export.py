@@ -33,7 +33,7 @@ from process_relay import insert_batch
 from transfer.importing import ImportReport
 from transfer.lines import SeenAt, encode_line
 from transfer.reading import ReadBatch, read_events
-from transfer.selection import Selection
+from transfer.selection import Selection, event_conditions
 
 ROOT = Path(__file__).parents[2]
 RELAY = RelayUrl.parse("wss://relay.example.com")
@@ -60,7 +60,7 @@ async def exported(database: Database, flt: dict[str, Any] | None = None, **how:
     report = await export(settings_of(database, "reader"), selection, pieces.append, **how)
     written = b"".join(pieces)
     assert (report.events, report.bytes) == (written.count(b"\n"), len(written))
-    assert report.damaged == ()
+    assert report.damaged == 0
     return written
 
 
@@ -227,6 +227,34 @@ async def test_a_filter_selects_what_nip_01_says(database: Database, flt: dict[s
         key=lambda event: (-event.created_at, event.id),
     )[: flt.get("limit")]
     assert await exported(database, flt) == b"".join(map(encode_line, chosen))
+
+
+async def test_tag_keys_are_those_of_the_index(db: BigBrotr) -> None:
+    for value in ("", "a", "é" * 500, "é" * 501, "x" * 1_000, "x" * 1_001, "\\" * 2_000, "sha256:"):
+        row = await db.fetchone("SELECT tag_key('t', $1) AS key", value)
+        assert event_conditions(Selection({"#t": [value]})).parameters == ([row["key"]],)
+
+
+async def test_a_tag_is_found_by_its_index(database: Database, cluster: Cluster) -> None:
+    connection = await cluster.connect(database.dbname)
+    try:
+        await connection.execute(
+            """
+            INSERT INTO events (id, pubkey, created_at, kind, tags, content, sig)
+            SELECT encode(sha256(n::text::bytea), 'hex'), repeat('0', 64), n, 1,
+                   jsonb_build_array(jsonb_build_array('t', 'x' || n % 1000)), '', repeat('0', 128)
+            FROM generate_series(1, 20000) AS n
+            """
+        )
+        await connection.execute("ANALYZE events")
+        chosen = event_conditions(Selection({"#t": ["x5"]}))
+        plan = await connection.fetch(
+            f"EXPLAIN SELECT id FROM events WHERE {chosen.where} ORDER BY created_at DESC, id",
+            *chosen.parameters,
+        )
+        assert "idx_events_tagvalues" in str(plan)
+    finally:
+        await connection.close()
 
 
 async def test_one_relay_and_the_relays_of_each_event(database: Database, db: BigBrotr) -> None:
@@ -425,6 +453,19 @@ async def test_no_database_is_one_line(database: Database, program: str, tmp_pat
     assert "check POSTGRES_HOST" in output
     assert len(output.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+async def test_the_reader_may_not_import(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(encode_line(sample_event()))
+    env = {
+        **database.environment(),
+        "POSTGRES_USER": database.reader_user,
+        "POSTGRES_PASSWORD": database.reader_password,
+    }
+    code, output = await run("import_events", env, str(tmp_path / "in"))
+    assert code == 1
+    assert "check POSTGRES_USER" in output
+    assert len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -190,7 +190,7 @@ def test_values_of_a_filter_are_parameters() -> None:
     hostile = "'; DROP TABLE events; --"
     conditions = event_conditions(Selection({"#t": [hostile], "ids": ["0" * 64]}))
     assert hostile not in conditions.where
-    assert conditions.parameters == (["0" * 64], "t", [hostile])
+    assert conditions.parameters == (["0" * 64], [f"t:{hostile}"])
 
 
 def test_progress_is_told_now_and_then_and_at_the_end() -> None:
