@@ -24,12 +24,16 @@ class _Asked:
 
 @dataclass(slots=True)
 class Bisection:
-    """One window being halved; `request` and `judge` alternate until the verdict ends it."""
+    """One window being halved; `request` and `judge` alternate until the verdict ends it.
+
+    If events are `expected` and nothing comes, the relay does not understand the refinement.
+    """
 
     claim: Window
     limit: int
     seen: Observations
     refinement: Mapping[str, Any] = field(default_factory=dict)
+    expected: int = 0
     order: Order = field(default=Order.NONE, init=False)
     _todo: list[Window] = field(init=False)
     _whole: list[_Asked] = field(default_factory=list, init=False)
@@ -80,6 +84,8 @@ class Bisection:
         return older if self._older is None else newer
 
     def _judge_whole(self, page: _Asked, *, finished: bool) -> Step:
+        if not page.events and self.expected:
+            return self._next(())
         if finished or (not page.events and self.seen.shows_nothing(page.received)):
             return self._next((page.window,))
         if page.window.seconds > 1:

@@ -154,7 +154,7 @@ class Driver:
     ) -> Plan:
         order = self._model.order
         if order is Order.NONE:
-            return Bisection(window, self._page_limit, self._seen, refinement or {})
+            return Bisection(window, self._page_limit, self._seen, refinement or {}, expected)
         if not refinement:
             return Walk(window, order, self._page_limit, self._seen)
         bound_known = self._model.exclusive(order) is not None

@@ -89,7 +89,8 @@ class Walk:
         refinement: extra filter keys, when one second is being split.
         reach: how far beyond the claim's far end requests look (seconds); a refined walk
             looks far, so that order can prove its one second.
-        expected: events already known to match, for a first page no larger than needed.
+        expected: events already known to match, for a first page no larger than needed. If
+            there are some and the relay sends nothing, it does not understand the refinement.
         margin: seconds added at the near end; 0 only where this session has just seen how the
             relay treats that bound.
     """
@@ -112,6 +113,7 @@ class Walk:
     _last_received: int = field(default=0, init=False)
     _page_limit: int = field(init=False)
     _shifted: bool = field(default=False, init=False)
+    _walked: bool = field(default=False, init=False)
     _walked_events: int = field(default=0, init=False)
     _walked_from: int = field(init=False)
 
@@ -189,6 +191,9 @@ class Walk:
                 return Step(Verdict.CONTRADICTION)
             self._phase = _Phase.RECHECK
             return Step(Verdict.CONTINUE)
+        if not inside and self.expected and not self._walked:
+            return Step(Verdict.DONE)
+        self._walked = True
         learnt = None if self._shifted or not at_near else False
         if not inside or facts.end.hint == "finish":
             return Step(Verdict.DONE, self._prove(self._far, self._near), near_exclusive=learnt)

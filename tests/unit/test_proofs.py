@@ -29,7 +29,8 @@ def make_event(second: int, number: int, kind: int = 1, author: int = 0) -> Sign
 @dataclass
 class SimulatedRelay:
     """A relay as a function. `cap` clamps silently, whatever limit is asked for; so many of its
-    events, `junk`, have a wrong signature and never count."""
+    events, `junk`, have a wrong signature and never count. With `longest_list` it answers longer
+    lists of kinds with nothing."""
 
     events: list[SignedEvent]
     rng: random.Random
@@ -39,6 +40,7 @@ class SimulatedRelay:
     since_exclusive: bool = False
     hints: bool = False
     junk: int = 0
+    longest_list: int = LAST_KIND + 1
     requests: int = 0
     sent: int = 0
     log: list[tuple[Request, int]] = field(default_factory=list)
@@ -56,6 +58,7 @@ class SimulatedRelay:
             if since <= event.created_at <= until
             and event.kind in kinds
             and (authors is None or event.pubkey in authors)
+            and ("kinds" not in request.refinement or len(kinds) <= self.longest_list)
         ]
         self.rng.shuffle(found)
         if self.order is not Order.NONE:
@@ -91,7 +94,7 @@ class Driver:
     def plan(self, window: Window, part: dict[str, object], expected: int = 0) -> Walk | Bisection:
         order = self.model.order
         if order is Order.NONE:
-            return Bisection(window, self.limit, self.seen, part)
+            return Bisection(window, self.limit, self.seen, part, expected)
         if not part:
             return Walk(window, order, self.limit, self.seen)
         margin = 0 if self.model.exclusive(order) is not None else 1
@@ -246,6 +249,17 @@ def test_a_second_of_many_pages_is_split_by_kind(kinds: int) -> None:
         assert outcome.gaps == []
         assert outcome.proven == [target]
         assert {event.id for event in relay.events} <= outcome.archived
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("seed", range(8))
+def test_a_relay_that_ignores_long_lists_proves_nothing_with_them(seed: int, order: Order) -> None:
+    rng = random.Random(seed)
+    burst = [make_event(START + 5, n, kind=n % 12, author=n % 3) for n in range(150)]
+    rare = [make_event(START + 5, 1_000 + n, kind=40 + n) for n in range(30)]
+    relay = SimulatedRelay(burst + rare, rng, cap=60, order=order, longest_list=1_000)
+    outcome = synchronize(relay, Window(START, START + 9))
+    check_soundness(relay, outcome)
 
 
 def test_well_behaved_relay_costs_about_one_request_a_page() -> None:

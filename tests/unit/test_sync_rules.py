@@ -107,9 +107,18 @@ def test_kinds_split_a_second_completely() -> None:
     split = partition({}, {}, events)
     assert split is not None
     assert split.complete
-    kinds = [kind for part in split.parts for kind in part.refinement["kinds"]]
-    assert sorted(kinds) == list(range(LAST_KIND + 1))
+    kinds = {kind for part in split.parts for kind in part.refinement["kinds"]}
+    assert kinds == set(range(LAST_KIND + 1))
     assert [part.expected for part in split.parts[:2]] == [2, 1]
+
+
+def test_a_list_of_kinds_names_one_that_must_not_be_missing_from_the_answer() -> None:
+    events = [event(1, kind=k) for k in (1, 1, 7)]
+    split = partition({}, {}, events)
+    assert split is not None
+    lists = [part for part in split.parts if part.is_list]
+    assert len(lists) > 1
+    assert all(part.refinement["kinds"][-1] == 7 and part.expected == 1 for part in lists)
 
 
 def test_lists_of_kinds_fit_the_relay_s_messages() -> None:
