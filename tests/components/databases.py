@@ -159,7 +159,8 @@ class Cluster:
         self.postgres.child.process.wait(30)
 
     def begin_postgres(self) -> None:
-        """Start PostgreSQL again on the same data and port."""
+        """Start PostgreSQL again on the same data and port. From the test's own thread: servers
+        end with the thread that started them."""
         for patience in (0.2, 0.5, 1.0, 2.0, 0.0):
             try:
                 self.postgres = start_postgres(

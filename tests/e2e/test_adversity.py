@@ -1,0 +1,490 @@
+"""Faults of our own side: servers that restart, a full disk, networks that are cut, wrong clocks.
+
+Real programs against a real PostgreSQL that is as durable as on a server. After every blow the
+ledger is held against the relay's own list of events; in the end nothing may be missing.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from bigbrotr import BigBrotr
+from components.archiving import (
+    SERVICE,
+    TARGET,
+    ended,
+    everything,
+    no_false_claim,
+    settings,
+    some_events,
+    workers_of,
+)
+from components.databases import DURABLE, Cluster, Database, start_cluster
+from components.network import Wire
+from components.services import Program, run, running
+from components.sessions import archived, true_ids
+from errors import DatabaseUnavailable
+from scripted_relay import ScriptedRelay, make_event, make_events
+from standalone.processes import free_port, service_account
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Servers of our own, for they are ended and begun again."""
+    own = start_cluster(DURABLE)
+    yield own
+    own.stop()
+
+
+class Observer(BigBrotr):
+    """Looks at the archive, waiting for it while it is away."""
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    return await super().fetch(query, *args)
+                except DatabaseUnavailable:
+                    await asyncio.sleep(0.1)
+
+    async def fetchone(self, query: str, *args: Any) -> asyncpg.Record | None:
+        return next(iter(await self.fetch(query, *args)), None)
+
+
+@pytest.fixture
+async def db(database: Database) -> AsyncIterator[BigBrotr]:
+    async with observer(database) as connected:
+        yield connected
+
+
+def observer(database: Database) -> Observer:
+    return Observer(
+        database.host,
+        database.port,
+        database.writer_user,
+        database.writer_password,
+        database.dbname,
+        min_pool_size=1,
+        max_pool_size=2,
+    )
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[ScriptedRelay]:
+    """Slow enough to be interrupted."""
+    async with ScriptedRelay(make_events(1_500), cap=50, delay=0.002) as running_relay:
+        yield running_relay
+
+
+async def time_passes(db: BigBrotr) -> None:
+    """Every pause and every lease is over."""
+    await db.execute("UPDATE relay_tasks SET not_before = 0")
+    await db.execute("UPDATE relay_tasks SET lease_expires_at = 0 WHERE owner IS NOT NULL")
+
+
+def nothing_unforeseen(program: Program) -> None:
+    """The program lives, and its log has no traceback."""
+    assert program.process.returncode is None, program.output
+    assert "Traceback" not in program.output, program.output
+
+
+# The servers end and come back
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["fast", "crash"])
+async def test_postgresql_restarts_in_mid_synchronization(
+    how: signal.Signals,
+    db: BigBrotr,
+    database: Database,
+    cluster: Cluster,
+    relay: ScriptedRelay,
+    tmp_path: Path,
+) -> None:
+    url = relay.url.url
+    async with running(SERVICE, settings(database, [url], tmp_path)) as program:
+        await some_events(db, url)
+        have = await archived(db, url)
+        cluster.end_postgres(how)
+        await asyncio.sleep(0.5)
+        cluster.begin_postgres()
+        assert have <= await archived(db, url), "what was committed is there"
+        await no_false_claim(db, url, relay.events)
+        await everything(db, relay)
+        nothing_unforeseen(program)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+async def test_pgbouncer_restarts_in_mid_synchronization(
+    how: signal.Signals,
+    db: BigBrotr,
+    database: Database,
+    cluster: Cluster,
+    relay: ScriptedRelay,
+    tmp_path: Path,
+) -> None:
+    url = relay.url.url
+    async with running(SERVICE, settings(database, [url], tmp_path)) as program:
+        await some_events(db, url)
+        cluster.end_pgbouncer(how)
+        await asyncio.sleep(1.0)
+        cluster.begin_pgbouncer()
+        await no_false_claim(db, url, relay.events)
+        await everything(db, relay)
+        nothing_unforeseen(program)
+
+
+async def test_every_process_killed_at_random_instants(
+    db: BigBrotr, database: Database, cluster: Cluster, tmp_path: Path
+) -> None:
+    rng = random.Random(20)
+    env = None
+    victims = ["worker", "backend", "pgbouncer", "parent", "worker", "backend"]
+    rng.shuffle(victims)
+    async with ScriptedRelay(make_events(1_800), cap=50, delay=0.012) as relay:
+        url = relay.url.url
+        env = settings(database, [url], tmp_path)
+        todo = list(victims)
+        while todo:
+            async with running(SERVICE, env) as program:
+                while todo:
+                    have = len(await archived(db, url))
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(some_events(db, url, have + 50), 5)
+                    await asyncio.sleep(rng.uniform(0, 0.4))
+                    victim = todo.pop()
+                    await strike(victim, program, database, cluster)
+                    await no_false_claim(db, url, relay.events)
+                    if victim == "parent":
+                        break
+                if not todo:
+                    relay.delay = 0.0
+                    await everything(db, relay)
+                    nothing_unforeseen(program)
+            # Only a parent's own leases outlive it.
+            await time_passes(db)
+
+
+async def strike(victim: str, program: Program, database: Database, cluster: Cluster) -> None:
+    """Kill one of the processes, and begin again what nobody else would."""
+    workers = await workers_of(program)
+    if victim == "worker":
+        os.kill(workers[0], signal.SIGKILL)
+    elif victim == "parent":
+        program.kill()
+        await ended(workers)
+    elif victim == "backend":
+        # PostgreSQL ends all its processes and recovers.
+        connection = await cluster.connect()
+        pid = await connection.fetchval(
+            "SELECT pid FROM pg_stat_activity WHERE datname = $1 ORDER BY random() LIMIT 1",
+            database.dbname,
+        )
+        os.kill(pid, signal.SIGKILL)
+        await connection.close()
+    elif victim == "pgbouncer":
+        cluster.end_pgbouncer(signal.SIGKILL)
+        cluster.begin_pgbouncer()
+
+
+# The disk is full
+
+
+@contextmanager
+def small_disk(cluster: Cluster) -> Iterator[Path | None]:
+    """A file system of 24 MB as the tablespace `small`; None where we may not mount one."""
+    account = service_account()
+    folder = cluster.folder / "small"
+    folder.mkdir()
+    if account is None or not mounted(folder, account.uid, account.gid):
+        yield None
+        return
+    try:
+        cluster.administer(f"CREATE TABLESPACE small LOCATION '{folder}'")
+        yield folder
+    finally:
+        cluster.administer("DROP TABLESPACE IF EXISTS small")
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def mounted(folder: Path, uid: int, gid: int) -> bool:
+    options = f"size=24m,uid={uid},gid={gid},mode=0700"
+    command = ["mount", "-t", "tmpfs", "-o", options, "bigbrotr-test", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+async def test_a_full_disk_is_told_and_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    with small_disk(cluster) as disk:
+        database = cluster.create_database(tablespace="small" if disk else "")
+        try:
+            async with observer(database) as db:
+                await fill_and_empty(db, database, cluster, disk, tmp_path)
+        finally:
+            cluster.drop_database(database.dbname)
+
+
+async def fill_and_empty(
+    db: BigBrotr, database: Database, cluster: Cluster, disk: Path | None, folder: Path
+) -> None:
+    port = free_port()
+    async with ScriptedRelay(make_events(1_500), cap=50, delay=0.001) as relay:
+        url = relay.url.url
+        env = settings(database, [url], folder, HEALTH_CHECK_PORT=port)
+        async with running(SERVICE, env) as program:
+            await some_events(db, url, 100)
+            fill(disk, cluster, database)
+            await program.says("disk is full")
+            status, body = await ready(port)
+            assert status == 503
+            assert "disk is full: make room" in body["reason"]
+            await no_false_claim(db, url, relay.events)
+            await asyncio.sleep(1.5)
+            nothing_unforeseen(program)
+            told = [line for line in program.lines if "disk is full" in line]
+            assert len(told) < 10, "it waits in between"
+            assert all("cycle_failed" in line for line in told)
+            have = await archived(db, url)
+            make_room(disk, cluster, database)
+            await everything(db, relay)
+            assert have <= await archived(db, url)
+            async with asyncio.timeout(20):
+                while (await ready(port))[0] != 200:
+                    await asyncio.sleep(0.2)
+            nothing_unforeseen(program)
+
+
+def fill(disk: Path | None, cluster: Cluster, database: Database) -> None:
+    if disk is None:
+        # The same error from the same place, where no file system can be filled.
+        cluster.administer(
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
+            "EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';"
+            " END $$",
+            "CREATE TRIGGER no_room BEFORE INSERT ON events EXECUTE FUNCTION no_room()",
+            database=database.dbname,
+        )
+        return
+    room = shutil.disk_usage(disk).free
+    (disk / "ballast").write_bytes(bytes(max(0, room - 64 * 1024)))
+
+
+def make_room(disk: Path | None, cluster: Cluster, database: Database) -> None:
+    if disk is None:
+        cluster.administer("DROP FUNCTION no_room CASCADE", database=database.dbname)
+    else:
+        (disk / "ballast").unlink()
+
+
+async def ready(port: int) -> tuple[int, dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/ready") as response,
+    ):
+        return response.status, await response.json()
+
+
+# The network is cut
+
+
+async def test_the_network_to_the_relay_freezes_drops_and_refuses(
+    db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
+) -> None:
+    async with Wire(relay.port) as wire:
+        url = f"wss://127.0.0.1:{wire.port}"
+        env = settings(database, [url], tmp_path, SYNCHRONIZER_REQUEST_TIMEOUT=1)
+        async with running(SERVICE, env) as program:
+            await some_events(db, url, 200)
+            wire.drop()  # the session connects again by itself
+            await some_events(db, url, 400)
+            wire.freeze()
+            await program.says("outcome=timeout")
+            await no_false_claim(db, url, relay.events)
+            await wire.cut()
+            await time_passes(db)
+            await program.says("outcome=connect-refused")
+            await no_false_claim(db, url, relay.events)
+            await wire.heal()
+            await time_passes(db)
+            await everything(db, relay, url)
+            nothing_unforeseen(program)
+
+
+async def test_the_network_to_the_database_freezes_and_is_cut(
+    db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
+) -> None:
+    url = relay.url.url
+    async with Wire(database.port) as wire:
+        far = replace(database, port=wire.port)
+        env = settings(far, [url], tmp_path, SYNCHRONIZER_DB_COMMAND_TIMEOUT=1)
+        async with running(SERVICE, env) as program:
+            await some_events(db, url, 200)
+            wire.freeze()
+            await program.says("cycle_failed")
+            wire.thaw()
+            await some_events(db, url, len(await archived(db, url)) + 100)
+            await wire.cut()
+            await asyncio.sleep(1.0)
+            await no_false_claim(db, url, relay.events)
+            await wire.heal()
+            await everything(db, relay)
+            nothing_unforeseen(program)
+
+
+async def test_sigterm_ends_in_time_though_the_database_is_silent(
+    db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
+) -> None:
+    url = relay.url.url
+    async with Wire(database.port) as wire:
+        async with running(
+            SERVICE, settings(replace(database, port=wire.port), [url], tmp_path)
+        ) as program:
+            await some_events(db, url, 200)
+            workers = await workers_of(program)
+            wire.freeze()
+            await asyncio.sleep(0.3)
+            program.process.send_signal(signal.SIGTERM)
+            assert await program.ends(timeout=10) == 0
+            assert "Traceback" not in program.output, program.output
+            await ended(workers)
+    await no_false_claim(db, url, relay.events)
+    await time_passes(db)
+    relay.delay = 0.0
+    code, output = await run(SERVICE, settings(database, [url], tmp_path), "--once")
+    assert code == 0, output
+    await everything(db, relay)
+
+
+# The clock is wrong
+
+_STEPPED = """
+import os, time
+_real, _offset = time.time, float(os.environ["CLOCK_OFFSET"])
+time.time = lambda: _real() + _offset
+"""
+
+
+@pytest.mark.parametrize("hours", [48, -48])
+async def test_a_wrong_clock_claims_no_second_that_is_not_over(
+    hours: int, db: BigBrotr, database: Database, tmp_path: Path
+) -> None:
+    """The machine's clock is stepped by days, and right again in the next run."""
+    (tmp_path / "sitecustomize.py").write_text(_STEPPED)
+    start = int(time.time()) - 400_000
+    events = [make_event(created_at=start + 4_000 * n, content=str(n)) for n in range(100)]
+    async with ScriptedRelay(events) as relay:
+        url = relay.url.url
+        env = settings(
+            database,
+            [url],
+            tmp_path,
+            SYNCHRONIZER_START_TIMESTAMP=start,
+            SYNCHRONIZER_STOP_TIMESTAMP=-1,
+            SYNCHRONIZER_LAG_SECONDS=0,
+        )
+        stepped = {**env, "PYTHONPATH": str(tmp_path), "CLOCK_OFFSET": str(hours * 3_600)}
+        code, output = await run(SERVICE, stepped, "--once")
+        assert code == 0, output
+        late = [make_event(created_at=int(time.time()), content="late")]
+        if hours < 0:
+            # What a clock that is behind has not asked for, it must not claim.
+            late.append(make_event(created_at=int(time.time()) - 24 * 3_600, content="missed"))
+        relay.events += late
+        await asyncio.sleep(1.1)
+        code, output = await run(SERVICE, env, "--once")
+        assert code == 0, output
+        assert await archived(db, url) == true_ids(relay.events)
+
+
+async def test_stepped_lease_clocks_neither_lose_a_relay_nor_fake_a_proof(
+    db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
+) -> None:
+    """Moving the stored times is stepping the database's clock the other way."""
+    url = relay.url.url
+    env = settings(database, [url], tmp_path)
+    async with running(SERVICE, env) as first, running(SERVICE, env) as second:
+        await some_events(db, url, 200)
+        await db.execute(  # hours forward: the lease is over, and the other one takes the relay
+            "UPDATE relay_tasks SET lease_expires_at = lease_expires_at - 7200, "
+            "heartbeat_at = heartbeat_at - 7200 WHERE owner IS NOT NULL"
+        )
+        await some_events(db, url, 500)
+        await no_false_claim(db, url, relay.events)
+        await everything(db, relay)
+        nothing_unforeseen(first)
+        nothing_unforeseen(second)
+    # Years back: a dead owner's lease and a pause that could never end.
+    far = 10 * 365 * 86_400
+    await db.execute("DELETE FROM sync_coverage")
+    await db.execute(
+        "UPDATE relay_tasks SET owner = 'dead', lease_expires_at = updated_at + $1::bigint, "
+        "heartbeat_at = updated_at + $1::bigint, not_before = updated_at + $1::bigint",
+        far,
+    )
+    relay.delay = 0.0
+    code, output = await run(SERVICE, env, "--once")
+    assert code == 0, output
+    await everything(db, relay)
+
+
+# Many at once
+
+
+async def test_four_synchronizers_share_the_relays_and_one_dies(
+    db: BigBrotr, database: Database, tmp_path: Path
+) -> None:
+    relays = [
+        ScriptedRelay(make_events(300, author=number + 1), cap=50, delay=0.012)
+        for number in range(6)
+    ]
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, *(relay.connections for relay in relays))
+            await asyncio.sleep(0.002)
+
+    for relay in relays:
+        await relay.__aenter__()
+    env = settings(database, [relay.url.url for relay in relays], tmp_path)
+    watching = asyncio.create_task(watch())
+    try:
+        async with running(SERVICE, env) as one, running(SERVICE, env), running(SERVICE, env):
+            async with running(SERVICE, env):
+                async with asyncio.timeout(30):
+                    while not await db.fetch("SELECT FROM events LIMIT 1"):
+                        await asyncio.sleep(0.02)
+                workers = await workers_of(one)
+                one.kill()
+                await ended(workers)
+                for relay in relays:
+                    await no_false_claim(db, relay.url.url, relay.events)
+                await db.execute(
+                    "UPDATE relay_tasks SET lease_expires_at = 0 WHERE owner LIKE $1",
+                    f"%:{one.process.pid}:%",
+                )
+                for relay in relays:
+                    await everything(db, relay)
+    finally:
+        watching.cancel()
+        for relay in relays:
+            await relay.__aexit__(None, None, None)
+    assert most == 1, "no relay is synchronized twice at once"
+    owners = await db.fetch("SELECT FROM relay_tasks WHERE purpose = 'sync'")
+    assert len(owners) == len(relays)
+    assert TARGET.seconds > 300
