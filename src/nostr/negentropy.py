@@ -16,6 +16,7 @@ from errors import MessageMalformed
 VERSION = 0x61
 # 131,072 bytes is the message size that most relays take; in hex this needs 120,000 of them.
 FRAME_BYTES = 60_000
+SMALLEST_FRAME_BYTES = 4_096
 # Relays are known to answer with 500,000 bytes.
 MAX_MESSAGE_BYTES = 1_000_000
 # More ranges than this fit no honest message; fingerprints take 19 bytes at least.
@@ -41,14 +42,17 @@ class Negentropy:
 
     Args:
         items: (created_at, id in hex) of every item of our set, in any order.
-        frame_bytes: the longest message to produce, in bytes before hex; 4,096 or more.
+        frame_bytes: the longest message to produce, in bytes before hex; at least
+            SMALLEST_FRAME_BYTES.
 
     Raises ValueError for an item that is none.
     """
 
     def __init__(self, items: Iterable[tuple[int, str]], *, frame_bytes: int = FRAME_BYTES) -> None:
-        if frame_bytes < 2 * _SPLIT_BYTES:
-            raise ValueError(f"frame_bytes must be {2 * _SPLIT_BYTES} or more, got {frame_bytes}")
+        if frame_bytes < SMALLEST_FRAME_BYTES:
+            raise ValueError(
+                f"frame_bytes must be {SMALLEST_FRAME_BYTES} or more, got {frame_bytes}"
+            )
         self._items = sorted({_item(created_at, id_) for created_at, id_ in items})
         self._sums = list(
             accumulate((int.from_bytes(id_, "little") for _, id_ in self._items), initial=0)

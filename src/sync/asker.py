@@ -12,6 +12,7 @@ from typing import Any
 
 from errors import ConnectFailed, SyncAbandoned
 from nostr.connection import Dialer, EndKind, Page, PageEnd, RelayConnection
+from nostr.negentropy import SMALLEST_FRAME_BYTES
 from nostr.negotiation import Negotiation
 from nostr.urls import RelayUrl
 from sync.limits import LONGEST_MESSAGE
@@ -21,8 +22,10 @@ from sync.response import Action, respond
 
 # A page that trickles in for this many idle timeouts is not worth waiting for.
 _PAGE_IDLE_TIMEOUTS = 15
+_NEG_MSG_BYTES = 100  # of a NEG-MSG besides its payload
 # Halving all of time twice over; a relay that still hangs up then is left.
 _MOST_NARROWINGS = 64
+_DETAIL_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class Asker:
                     self._narrowings += page.end.kind is EndKind.DISCONNECTED
                     break
                 case Action.GIVE_UP:
-                    raise SyncAbandoned(response.outcome, page.end.text)
+                    raise SyncAbandoned(response.outcome, _storable(page.end.text))
                 case Action.AUTHENTICATE:
                     await self.sign_in(connection)
         return None
@@ -164,18 +167,27 @@ class Asker:
 
         Raises SyncAbandoned as `ask` does, but not for the relay's refusal.
         """
+        frame = max(SMALLEST_FRAME_BYTES, (self.longest_message - _NEG_MSG_BYTES) // 2)
         for tries in itertools.count():
             if time.monotonic() > self._deadline:
                 raise SyncAbandoned("paused")
             await self._stay_quiet()
             connection = await self.connect()
-            ended = await connection.negotiate(flt, items, timeout=self._settings.idle_timeout)
+            ended = await connection.negotiate(
+                flt, items, timeout=self._settings.idle_timeout, frame_bytes=frame
+            )
             self.requests += max(1, ended.rounds)
-            if tries == 0 and ended.prefix == "auth-required":
+            end = _end_to_respond_to(ended, tries)
+            if end is None:
+                break
+            response = respond(end, tries, can_authenticate=self._settings.secret_key is not None)
+            if response.action is Action.GIVE_UP:
+                break
+            if response.action is Action.AUTHENTICATE:
                 with contextlib.suppress(SyncAbandoned):
                     await self.sign_in(connection)
-            elif tries > 0 or ended.outcome != "disconnected":
-                break
+            else:
+                self._pause(end, response.pause)
         return ended
 
     async def _fetch(self, connection: RelayConnection, flt: Mapping[str, Any]) -> Page:
@@ -209,3 +221,22 @@ class Asker:
     async def _stay_quiet(self) -> None:
         while (rest := self._quiet_until - time.monotonic()) > 0:
             await asyncio.sleep(rest)
+
+
+def _storable(text: str) -> str:
+    """A relay's own words, as far as a text column can hold them."""
+    return (
+        text[:_DETAIL_LENGTH]
+        .encode(errors="replace")
+        .decode()
+        .replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )
+
+
+def _end_to_respond_to(ended: Negotiation, tries: int) -> PageEnd | None:
+    """The end of a page that would call for the same response; None: it is final."""
+    if ended.outcome == "disconnected" and tries == 0:
+        return PageEnd(EndKind.DISCONNECTED, text=ended.text)
+    if ended.prefix in {"auth-required", "rate-limited"}:
+        return PageEnd(EndKind.CLOSED, prefix=ended.prefix, text=ended.text)
+    return None

@@ -9,8 +9,8 @@ from nostr.filters import matcher
 from sync.asker import Asker
 from sync.writer import SessionWriter
 
-# 850 ids make 57 kB: less than any known limit for messages.
-MOST_IDS = 850
+_BYTES_PER_ID = 67  # with its quotes and comma
+_OTHER_BYTES = 200  # of a REQ besides its ids
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ async def fetch_by_id(
     fetched = Fetched()
     selects = matcher(selection)
     wanted = sorted(ids)
-    most = min(MOST_IDS, page_limit)
+    most = min(page_limit, max(1, (asker.longest_message - _OTHER_BYTES) // _BYTES_PER_ID))
     batches = deque(wanted[at : at + most] for at in range(0, len(wanted), most))
     while batches:
         batch = batches.popleft()
