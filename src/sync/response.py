@@ -12,6 +12,23 @@ from nostr.connection import EndKind, PageEnd
 _RATE_LIMIT_PAUSES_SECONDS = (5.0, 15.0, 45.0)
 _RECONNECT_PAUSE_SECONDS = 2.0
 _MOST_TRIES = 3
+# NIP-01 and NIP-42, and what relays were seen to say. Other words stay in the detail: outcomes
+# are counted, and a relay must not invent them.
+_PREFIXES = frozenset(
+    {
+        "auth-required",
+        "blocked",
+        "duplicate",
+        "error",
+        "invalid",
+        "mute",
+        "payment-required",
+        "pow",
+        "rate-limited",
+        "restricted",
+        "unsupported",
+    }
+)
 
 
 class Action(Enum):
@@ -76,4 +93,4 @@ def _respond_to_closed(prefix: str, tries: int, can_authenticate: bool) -> Respo
         return Response(Action.ASK_AGAIN, _RATE_LIMIT_PAUSES_SECONDS[tries])
     if prefix == "error" and tries < 1:
         return Response(Action.ASK_AGAIN, _RECONNECT_PAUSE_SECONDS)
-    return Response(Action.GIVE_UP, outcome=prefix or "closed")
+    return Response(Action.GIVE_UP, outcome=prefix if prefix in _PREFIXES else "closed")
