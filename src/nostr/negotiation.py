@@ -26,7 +26,7 @@ _NOT_SPOKEN = re.compile(
 ).search
 _NAMES_IT = re.compile(r"negentropy|\bneg\b").search
 _TOO_MANY = re.compile(
-    r"too many (query |quer|records|results|events|items)|too big|too large"
+    r"too many [a-z ]*(records|results|events|items|ids)\b|too (big|large)"
 ).search
 
 Send = Callable[[bytes], Awaitable[bool]]

@@ -237,6 +237,6 @@ def _end_to_respond_to(ended: Negotiation, tries: int) -> PageEnd | None:
     """The end of a page that would call for the same response; None: it is final."""
     if ended.outcome == "disconnected" and tries == 0:
         return PageEnd(EndKind.DISCONNECTED, text=ended.text)
-    if ended.prefix in {"auth-required", "rate-limited"}:
+    if ended.prefix in {"auth-required", "rate-limited"} and not ended.too_many:
         return PageEnd(EndKind.CLOSED, prefix=ended.prefix, text=ended.text)
     return None

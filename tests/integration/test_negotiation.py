@@ -71,6 +71,15 @@ async def test_local_relay(local_relay: StartRelay) -> None:
         assert len(different.have) == 3_000
 
 
+async def test_a_large_set_of_ours_against_an_empty_relay(local_relay: StartRelay) -> None:
+    relay = await local_relay()
+    url = RelayUrl.parse(relay.url, allow_private=True)
+    dialer = Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0)
+    async with await dialer.connect(url) as connection:
+        answer = await connection.negotiate({}, invented(60_000), timeout=5.0)
+        assert (answer.outcome, len(answer.have)) == ("done", 60_000)
+
+
 async def test_a_relay_that_does_not_speak_it(nostr_relay: StartRelay) -> None:
     relay = await nostr_relay()
     url = RelayUrl.parse(relay.url, allow_private=True)
@@ -101,6 +110,18 @@ async def test_a_relay_that_does_not_speak_it(nostr_relay: StartRelay) -> None:
         (
             {"negentropy": "blocked: too many query results"},
             {"outcome": "refused", "too_many": True, "max_records": None},
+        ),
+        (
+            {"negentropy": "rate-limited: too many negentropy items"},
+            {"outcome": "refused", "too_many": True},
+        ),
+        (
+            {"negentropy": "blocked: RESULTS_TOO_BIG"},
+            {"outcome": "refused", "too_many": True},
+        ),
+        (
+            {"negentropy": "rate-limited: too many requests"},
+            {"outcome": "refused", "too_many": False},
         ),
         (
             {"negentropy": True, "neg_records": 99},
