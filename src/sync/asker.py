@@ -26,6 +26,8 @@ _NEG_MSG_BYTES = 100  # of a NEG-MSG besides its payload
 # Halving all of time twice over; a relay that still hangs up then is left.
 _MOST_NARROWINGS = 64
 _DETAIL_LENGTH = 500
+# Many pages are in memory at once. A window that brings more is asked for in halves.
+_PAGE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ class Asker:
             idle_timeout=idle,
             total_timeout=idle * _PAGE_IDLE_TIMEOUTS,
             max_events=self._settings.max_page_events,
+            max_bytes=_PAGE_BYTES,
         )
 
     async def sign_in(self, connection: RelayConnection) -> None:
