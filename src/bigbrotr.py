@@ -24,9 +24,9 @@ from nostr.urls import RelayUrl, from_relay
 
 _FIRST_PAUSE_SECONDS = 0.02
 _CONNECT_TIMEOUT_SECONDS = 15.0
-_CLOSE_TIMEOUT_SECONDS = 2.0
+_CLOSE_TIMEOUT_SECONDS = 1.0
 # After a cancelled or failed statement, for its cancellation and the ROLLBACK to get through.
-_CLEAN_UP_SECONDS = 2.0
+_CLEAN_UP_SECONDS = 1.0
 _CONNECTION_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 T = TypeVar("T")

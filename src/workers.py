@@ -36,7 +36,7 @@ from worker_process import (
 _FIRST_RESPAWN_DELAY = 0.5
 _MAX_RESPAWN_DELAY = 30.0
 # A cancelled task may commit what it has and close its connections.
-_CANCEL_SECONDS = 8.0
+_CANCEL_SECONDS = 3.5
 
 logger = logging.getLogger(__name__)
 

@@ -46,6 +46,8 @@ from workers import WorkerPool
 
 # Leases that cannot be given back in this time, as the database is lost, run out by themselves.
 _RELEASE_SECONDS = 1.0
+# The workers' sessions were cancelled when the cycle ended; these are for closing things.
+_WORKERS_GRACE_SECONDS = 2.0
 
 LoadRelays = Callable[[BigBrotr], Awaitable[Sequence[Relay]]]
 
@@ -96,9 +98,10 @@ class SynchronizerService:
 
     async def close(self) -> None:
         """Stop the workers and give the relays back."""
+        endings = [self._pool.close(_WORKERS_GRACE_SECONDS)]
         if self._tails is not None:
-            await self._tails.close()
-        await self._pool.close()
+            endings.append(self._tails.close())
+        await asyncio.gather(*endings)
         if self._db.is_connected:
             with suppress(DatabaseError, TimeoutError):
                 async with asyncio.timeout(_RELEASE_SECONDS):

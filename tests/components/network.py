@@ -83,8 +83,8 @@ class Wire:
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # what the connection's own callback would complain of
         finally:
             for end in (writer, there):
                 if end is not None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,18 +48,22 @@ class Program:
 
     async def says(self, text: str, timeout: float = 30.0) -> None:
         """Wait until a line contains the text."""
-        async with asyncio.timeout(timeout):
-            while not any(text in line for line in self.lines):
-                assert self.process.returncode is None, f"ended before {text!r}:\n{self.output}"
-                await asyncio.sleep(0.02)
+        deadline = time.monotonic() + timeout
+        while not any(text in line for line in self.lines):
+            assert self.process.returncode is None, f"ended before {text!r}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {text!r} in {timeout} s:\n{self.output}"
+            await asyncio.sleep(0.02)
 
     async def ends(self, timeout: float = 60.0) -> int:
         """Its exit code."""
-        async with asyncio.timeout(timeout):
-            code = await self.process.wait()
-            if self._reader is not None:
-                await self._reader
-            return code
+        try:
+            async with asyncio.timeout(timeout):
+                code = await self.process.wait()
+                if self._reader is not None:
+                    await self._reader
+                return code
+        except TimeoutError:
+            raise AssertionError(f"no end in {timeout} s:\n{self.output}") from None
 
     async def children(self) -> list[int]:
         """Its worker processes."""
