@@ -273,6 +273,14 @@ async def test_one_relay_and_the_relays_of_each_event(database: Database, db: Bi
     assert listed[LARGE[0].id] == [(RELAY.url, SEEN_AT)]
 
 
+async def test_a_limit_ends_the_reading(db: BigBrotr, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer.reading, "BATCH_EVENTS", 2)
+    await write(db, [sample_event(n) for n in range(10)])
+    async with db.snapshot() as conn:
+        batches = [batch async for batch in read_events(conn, Selection({"limit": 3}))]
+    assert [len(batch.events) for batch in batches] == [2, 1]
+
+
 async def test_what_is_archived_meanwhile_is_not_exported(
     database: Database, db: BigBrotr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,6 +461,43 @@ async def test_no_database_is_one_line(database: Database, program: str, tmp_pat
     assert "check POSTGRES_HOST" in output
     assert len(output.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+async def test_an_import_that_was_killed_goes_on_when_it_is_run_again(
+    database: Database, db: BigBrotr, tmp_path: Path
+) -> None:
+    events = [sample_event(n) for n in range(4_000)]
+    lines = [encode_line(event, [SeenAt(RELAY.url, SEEN_AT)]) for event in events]
+    whole, pipe = tmp_path / "whole", tmp_path / "pipe"
+    whole.write_bytes(b"".join(lines))
+    os.mkfifo(pipe)
+    async with running("import_events", database.environment(), str(pipe)) as program:
+        # More than two batches, and the end does not come.
+        with await asyncio.to_thread(pipe.open, "wb") as file:
+            await asyncio.to_thread(file.write, b"".join(lines[:3_500]))
+            await asyncio.to_thread(file.flush)
+            async with asyncio.timeout(30):
+                while not await db.fetch("SELECT FROM events LIMIT 1"):
+                    await asyncio.sleep(0.02)
+            program.kill()
+            await program.ends()
+    for new_is_wanted in (True, False):
+        code, output = await run("import_events", database.environment(), str(whole))
+        assert code == 0
+        assert ("4,000 events, 0 new, 4,000 known" not in output) == new_is_wanted
+    assert sorted(ids_of(await exported(database, relay=RELAY))) == sorted(e.id for e in events)
+
+
+async def test_an_import_that_waits_for_lines_can_be_stopped(
+    database: Database, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with running("import_events", database.environment(), str(tmp_path / "pipe")) as program:
+        with await asyncio.to_thread((tmp_path / "pipe").open, "wb") as file:
+            file.write(b"{}\n")
+            file.flush()
+            os.kill(program.process.pid, signal.SIGINT)
+            assert await program.ends() == 130
 
 
 async def test_the_reader_may_not_import(database: Database, tmp_path: Path) -> None:
