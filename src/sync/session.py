@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bigbrotr import BigBrotr
@@ -123,9 +123,10 @@ class RelaySession:
         span, model = self._reverify_seconds, self._asker.model
         if not verification.due(state, now, span, reconciles=model.negentropy is True):
             return
-        left = [verification.next_window(state, self._target, span)]
-        if self._reconciler.usable:
-            left = list((await self._reconciler.reconcile(left[0])).left)
+        # A relay that spoke no NIP-77 at the last round may have learnt it since.
+        self._asker.model = replace(model, negentropy=model.negentropy or None)
+        window = verification.next_window(state, self._target, span)
+        left = (await self._reconciler.reconcile(window)).left
         await self._driver.drive(left, NoClaims())
         await self._writer.flush()
         await ledger.record_verification(

@@ -128,3 +128,19 @@ async def test_an_unchanged_relay_costs_a_round_trip_and_a_changed_one_the_diffe
     assert changed.counts["received"] <= 10
     assert {event.id for event in late} <= await archived(db, relay.url)
     assert await rounds(db) == 2
+
+
+async def test_a_relay_may_come_to_speak_nip_77(db: BigBrotr) -> None:
+    async with ScriptedRelay(make_events(100)) as relay:
+        url, again = relay.url.url, 14 * DAY
+        await synchronize(db, url, TARGET, reverify_seconds=again)
+        await time_passes(db, again)
+        silent = await synchronize(db, url, TARGET, reverify_seconds=again)
+        assert silent.model.negentropy is False
+
+        relay.negentropy = True
+        await time_passes(db, again)
+        walked = len(relay.requests)
+        spoken = await synchronize(db, url, TARGET, reverify_seconds=again, model=silent.model)
+        assert spoken.model.negentropy is True
+        assert len(relay.requests) == walked, "reconciled, not walked"
