@@ -23,6 +23,7 @@ from discovery.sieve import Sieve
 from errors import AggregatorFailed
 from functions import connect_bigbrotr_with_retry, test_torproxy_connection, wait_for_services
 from logging_config import fields
+from migrate import check_schema
 from service import CycleReport, main
 
 # All pages of an aggregator together may take this many times the timeout of one request.
@@ -53,6 +54,7 @@ class Finder:
         """Wait for the database, and for Tor when it is configured."""
         await wait_for_services(self._config)
         await connect_bigbrotr_with_retry(self._db, logger=logger)
+        await check_schema(self._db)
         details = fields(
             "finder_started",
             aggregators=len(self._turns),

@@ -25,6 +25,7 @@ from functions import (
     wait_for_services,
 )
 from logging_config import fields
+from migrate import check_schema
 from monitoring.check import checker
 from monitoring.due import plan_checks
 from monitoring.rounds import CheckRound
@@ -61,6 +62,7 @@ class Monitor:
         await wait_for_services(self._config)
         await connect_bigbrotr_with_retry(self._db, logger=logger)
         self._resources.push_async_callback(self._db.close)
+        await check_schema(self._db)
         await self._resources.enter_async_context(self._pool)
         details = fields(
             "monitor_started",

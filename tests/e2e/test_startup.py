@@ -90,7 +90,8 @@ async def test_a_taken_port_is_named(database: Database) -> None:
     assert "Traceback" not in output
 
 
-async def test_a_schema_of_the_future_is_refused(database: Database, db: BigBrotr) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_schema_of_the_future_is_refused(program: str, database: Database) -> None:
     owner = await asyncpg.connect(
         host=database.direct_host,
         port=database.direct_port,
@@ -100,7 +101,7 @@ async def test_a_schema_of_the_future_is_refused(database: Database, db: BigBrot
     )
     await owner.execute("INSERT INTO schema_version (version, name) VALUES (9999, 'future')")
     await owner.close()
-    code, output = await run("synchronizer", environment(database), "--once")
+    code, output = await run(program, environment(database), "--once")
     assert code == 1
     assert "9999" in output
     assert "Traceback" not in output
