@@ -18,6 +18,7 @@ _PREFIXES = frozenset(
     {
         "auth-required",
         "blocked",
+        "contradiction",  # our own: events came after EOSE
         "duplicate",
         "error",
         "invalid",
