@@ -12,7 +12,7 @@ from simnet.networks import Plan, alone, big, by_fault, network, well_behaved
 from simnet.report import failures, table, totals
 
 _BATCH = 40
-_AT_ONCE = 2
+_AT_ONCE = 3
 _BIG = 20_000
 _ECONOMY = 60_000
 
@@ -63,7 +63,7 @@ def _batches(seeds: str, seed: str, fault: str, economy: str) -> list[Batch]:
 def _tell(batch: Batch) -> None:
     bad = sum(bool(verdict.problems) for verdict in batch.verdicts if not verdict.shifty)
     print(
-        f"{len(batch.plans):4} relays  {batch.cycles:2} cycles  {batch.seconds:5.0f} s"
+        f"{len(batch.plans):4} relays  {len(batch.output):2} cycles  {batch.seconds:5.0f} s"
         + (f"  {bad} with a problem" if bad else ""),
         flush=True,
     )

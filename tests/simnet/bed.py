@@ -3,121 +3,194 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
+from nostr_tools import RelayMetadata
+
+from bigbrotr import BigBrotr
 from components.databases import Cluster, Database
 from components.services import environment, running
+from nostr.urls import to_relay
 from simnet.events import TARGET
 from simnet.faults import Reading
 from simnet.networks import Plan
 from simnet.relay import HostileRelay
-from simnet.truth import Archive, Verdict, check_economy, compare, read_archive
+from simnet.truth import Verdict, check_economy, compare, read_archive, was_looked_at_again
 
 SERVICE = "priority_synchronizer"
 PAGE = 500
 _CYCLES = 12
-_PATIENCE = 3  # cycles for a relay that cannot be read
+_PATIENCE = 2  # cycles for a relay that cannot be read
+_LOOKS = 3  # cycles in which a round of re-verification must succeed
 # Seconds without a message; what is silent on purpose costs twice as long a cycle.
 _IDLE_TIMEOUT = 1.5
 _LONGEST_CYCLE = 400.0
 _KEY = "0000000000000000000000000000000000000000000000000000000000000003"
 _PUBLIC_KEY = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9"
 
+Pair = tuple[Plan, HostileRelay]
+
 
 @dataclass
 class Batch:
-    """Relays that one database and one service run share."""
+    """Relays that one database and one service run share. `first_host` gives each relay an
+    address of its own, for a service asks but a few relays of one host at a time."""
 
     plans: Sequence[Plan]
-    first_host: int = 1
-    relays: list[HostileRelay] = field(default_factory=list)
+    first_host: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
-    cycles: int = 0
     seconds: float = 0.0
 
 
+class _Run:
+    """A batch being synchronized."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        database: Database,
+        connection: asyncpg.Connection,
+        relays: Sequence[HostileRelay],
+        listed: Path,
+    ) -> None:
+        self._batch = batch
+        self._database = database
+        self._connection = connection
+        self._pairs = list(zip(batch.plans, relays, strict=True))
+        self._listed = listed
+
+    async def synchronize(self) -> None:
+        """Cycle after cycle, until nothing more can come; late events after that."""
+        await self._publish_limits()
+        waiting = self._pairs
+        for cycle in range(1, _CYCLES + 1):
+            await self._cycle(waiting)
+            waiting = [pair for pair in waiting if not await self._is_settled(*pair, cycle)]
+            await self._pass_time()
+            if not waiting:
+                break
+        await self._look_again()
+
+    async def judge(self) -> list[Verdict]:
+        verdicts = []
+        for plan, relay in self._pairs:
+            verdict = compare(plan, relay, await read_archive(self._connection, relay.url.url))
+            if plan.quick:
+                check_economy(verdict, relay, min(PAGE, plan.knobs["cap"]))
+            verdicts.append(verdict)
+        return verdicts
+
+    async def _cycle(self, pairs: Sequence[Pair]) -> None:
+        self._listed.write_text("".join(f"{relay.url.url}\n" for _, relay in pairs))
+        async with running(SERVICE, self._environment(), "--once") as program:
+            code = await program.ends(_LONGEST_CYCLE)
+        self._batch.output.append(program.output)
+        if code != 0:
+            raise RuntimeError(f"{SERVICE} ended with {code}:\n{program.output}")
+        for plan, relay in pairs:
+            archive = await read_archive(self._connection, relay.url.url)
+            if archive.must_rest and not archive.rests:
+                relay.complaints.append(f"no pause after {archive.outcome!r}")
+            if plan.reading is Reading.UNREADABLE:
+                relay.outcomes.add(archive.outcome)
+
+    async def _pass_time(self) -> None:
+        await self._connection.execute("UPDATE relay_tasks SET not_before = 0")
+        for _, relay in self._pairs:
+            relay.time_passes()
+
+    async def _is_settled(self, plan: Plan, relay: HostileRelay, cycles: int) -> bool:
+        archive = await read_archive(self._connection, relay.url.url)
+        if plan.reading is Reading.UNREADABLE:
+            return cycles >= _PATIENCE or not archive.unproven()
+        return not archive.unproven() and archive.outcome in ("complete", "gaps")
+
+    async def _look_again(self) -> None:
+        """Weeks later: what appeared in seconds that had been read is found."""
+        waiting = [
+            (plan, relay)
+            for plan, relay in self._pairs
+            if plan.knobs.get("changes") and plan.reading is Reading.READABLE
+        ]
+        for _, relay in waiting:
+            relay.looked_again_from = len(relay.asked)
+        for _ in range(_LOOKS if waiting else 0):
+            await self._connection.execute(
+                "UPDATE sync_coverage SET verified_at = verified_at - 100 * 86400"
+                " WHERE relay_url = ANY ($1::text[]) AND rounds = 0",
+                [relay.url.url for _, relay in waiting],
+            )
+            await self._cycle(waiting)
+            await self._pass_time()
+            waiting = [
+                pair
+                for pair in waiting
+                if not await was_looked_at_again(self._connection, pair[1].url.url)
+            ]
+            if not waiting:
+                break
+
+    async def _publish_limits(self) -> None:
+        """The relays' NIP-11 documents, as the monitor would have left them."""
+        documents = [relay for _, relay in self._pairs if isinstance(relay.nip11, dict)]
+        if not documents:
+            return
+        database, now = self._database, int(time.time())
+        async with BigBrotr(
+            database.host,
+            database.port,
+            database.writer_user,
+            database.writer_password,
+            database.dbname,
+        ) as db:
+            for relay in documents:
+                nip11 = RelayMetadata.Nip11(**relay.nip11)
+                metadata = RelayMetadata(relay=to_relay(relay.url), generated_at=now, nip11=nip11)
+                await db.insert_relay_metadata(metadata, now)
+
+    def _environment(self) -> dict[str, str]:
+        return environment(
+            self._database,
+            SYNCHRONIZER_NUM_CORES=1,
+            SYNCHRONIZER_REQUESTS_PER_CORE=max(10, len(self._pairs)),
+            SYNCHRONIZER_REQUEST_TIMEOUT=_IDLE_TIMEOUT,
+            SYNCHRONIZER_START_TIMESTAMP=TARGET[0],
+            SYNCHRONIZER_STOP_TIMESTAMP=TARGET[1],
+            SYNCHRONIZER_BATCH_SIZE=PAGE,
+            SYNCHRONIZER_REVERIFY_DAYS=1,
+            SYNCHRONIZER_PRIORITY_RELAYS_PATH=self._listed,
+            SECRET_KEY=_KEY,
+            PUBLIC_KEY=_PUBLIC_KEY,
+        )
+
+
 async def run_batch(cluster: Cluster, batch: Batch) -> Batch:
-    """Synchronize the batch, cycle by cycle, until nothing more can come; then judge it."""
+    """Synchronize the batch in a database of its own, and judge it."""
     started = time.monotonic()
     database = await asyncio.to_thread(cluster.create_database)
     try:
         async with AsyncExitStack() as stack:
-            for number, plan in enumerate(batch.plans):
-                relay = HostileRelay(
-                    plan.events, host=_host(batch.first_host + number), **plan.knobs
+            relays = [
+                await stack.enter_async_context(
+                    HostileRelay(plan.events, host=_host(number), **plan.knobs)
                 )
-                batch.relays.append(await stack.enter_async_context(relay))
-            with tempfile.TemporaryDirectory(prefix="simnet-") as folder:
-                await _synchronize(cluster, database, batch, Path(folder))
+                for number, plan in enumerate(batch.plans, batch.first_host)
+            ]
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="simnet-"))
+            connection = await cluster.connect(database.dbname)
+            stack.push_async_callback(connection.close)
+            run = _Run(batch, database, connection, relays, Path(folder) / "relays.txt")
+            await run.synchronize()
+            batch.verdicts = await run.judge()
     finally:
         await asyncio.to_thread(cluster.drop_database, database.dbname)
     batch.seconds = time.monotonic() - started
     return batch
-
-
-async def _synchronize(cluster: Cluster, database: Database, batch: Batch, folder: Path) -> None:
-    listed = folder / "relays.txt"
-    env = _environment(database, listed, len(batch.plans))
-    waiting = list(zip(batch.plans, batch.relays, strict=True))
-    archives: dict[str, Archive] = {}
-    connection = await cluster.connect(database.dbname)
-    try:
-        while waiting and batch.cycles < _CYCLES:
-            listed.write_text("".join(f"{relay.url.url}\n" for _, relay in waiting))
-            async with running(SERVICE, env, "--once") as program:
-                code = await program.ends(_LONGEST_CYCLE)
-            batch.output.append(program.output)
-            if code != 0:
-                raise RuntimeError(f"{SERVICE} ended with {code}:\n{program.output}")
-            batch.cycles += 1
-            for _, relay in waiting:
-                archives[relay.url.url] = await read_archive(connection, relay.url.url)
-            waiting = [
-                (plan, relay)
-                for plan, relay in waiting
-                if not _is_settled(plan, archives[relay.url.url], batch.cycles)
-            ]
-            # Time passes.
-            await connection.execute("UPDATE relay_tasks SET not_before = 0")
-            for relay in batch.relays:
-                relay.time_passes()
-    finally:
-        await connection.close()
-    for plan, relay in zip(batch.plans, batch.relays, strict=True):
-        verdict = compare(plan, relay, archives[relay.url.url])
-        if plan.quick:
-            check_economy(verdict, relay, min(PAGE, plan.knobs["cap"]))
-        batch.verdicts.append(verdict)
-
-
-def _is_settled(plan: Plan, archive: Archive, cycles: int) -> bool:
-    if plan.reading is Reading.UNREADABLE:
-        return cycles >= _PATIENCE or not archive.unproven()
-    return not archive.unproven() and archive.outcome in ("complete", "gaps")
-
-
-def _environment(database: Database, listed: Path, relays: int) -> dict[str, str]:
-    return environment(
-        database,
-        SYNCHRONIZER_NUM_CORES=1,
-        SYNCHRONIZER_REQUESTS_PER_CORE=max(10, relays),
-        SYNCHRONIZER_REQUEST_TIMEOUT=_IDLE_TIMEOUT,
-        SYNCHRONIZER_START_TIMESTAMP=TARGET[0],
-        SYNCHRONIZER_STOP_TIMESTAMP=TARGET[1],
-        SYNCHRONIZER_BATCH_SIZE=PAGE,
-        SYNCHRONIZER_PRIORITY_RELAYS_PATH=listed,
-        SECRET_KEY=_KEY,
-        PUBLIC_KEY=_PUBLIC_KEY,
-    )
-
-
-def _host(number: int) -> str:
-    """An address of its own: a service asks but a few relays of one host at a time."""
-    return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
 
 async def run_batches(
@@ -131,8 +204,7 @@ async def run_batches(
 
     async def work(batch: Batch) -> None:
         async with turns:
-            await run_batch(cluster, batch)
-            tell(batch)
+            tell(await run_batch(cluster, batch))
 
     async with asyncio.TaskGroup() as group:
         for batch in batches:
@@ -140,7 +212,12 @@ async def run_batches(
     return [verdict for batch in batches for verdict in batch.verdicts]
 
 
-def batches_of(plans: Sequence[Plan], size: int) -> list[Batch]:
-    """The plans in batches; each relay has an address of its own."""
-    starts = range(0, len(plans), size)
-    return [Batch(plans[start : start + size], first_host=start) for start in starts]
+def batches_of(plans: Iterable[Plan], size: int) -> list[Batch]:
+    """The plans in batches."""
+    given = list(plans)
+    starts = range(0, len(given), size)
+    return [Batch(given[start : start + size], first_host=start) for start in starts]
+
+
+def _host(number: int) -> str:
+    return f"127.0.{1 + number // 250}.{1 + number % 250}"

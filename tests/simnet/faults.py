@@ -67,8 +67,7 @@ class Fault:
 def _set(reading: Reading = Reading.READABLE, *outcomes: str, **knobs: Any) -> Any:
     def apply(draft: Draft, _rng: random.Random) -> None:
         draft.knobs.update(knobs)
-        if reading is not Reading.READABLE:
-            draft.worsen(reading, *outcomes)
+        draft.worsen(reading, *outcomes)
 
     return apply
 
@@ -173,7 +172,8 @@ def _changes(what: str) -> Any:
 def _rate(knob: str, burst: float, a_second: float) -> Any:
     def apply(draft: Draft, _rng: random.Random) -> None:
         draft.knobs[knob] = (burst, a_second)
-        draft.knobs["cap"] = max(100, draft.knobs.get("cap", 100))
+        draft.knobs["cap"] = min(100, max(60, draft.knobs.get("cap", 60)))
+        draft.worsen(Reading.READABLE, "rate-limited")
 
     return apply
 
@@ -183,12 +183,28 @@ def _subs(most: int, *, as_notice: bool) -> Any:
         draft.knobs.update(
             max_subs=most, as_notice=as_notice, cap=min(30, draft.knobs.get("cap", 30))
         )
+        draft.worsen(Reading.READABLE, "error")
         draft.knobs["nip11"] = {"name": "few", "limitation": {"max_subscriptions": most}}
 
     return apply
 
 
-_U, _L, _S = Reading.UNREADABLE, Reading.LYING, Reading.SHIFTY
+def _negentropy(**knobs: Any) -> Any:
+    """A relay that speaks NIP-77, in some way, and has a second that needs it."""
+
+    def apply(draft: Draft, rng: random.Random) -> None:
+        draft.knobs.update({"negentropy": True, **knobs})
+        draft.knobs["cap"] = min(60, draft.knobs.get("cap", 60))
+        draft.events += draw_burst(rng, draw_second(rng), rng.choice([90, 170, 400]), 1)
+
+    return apply
+
+
+def _every_third(event: Event) -> bool:
+    return int(event["id"], 16) % 3 == 0
+
+
+_R, _U, _L, _S = Reading.READABLE, Reading.UNREADABLE, Reading.LYING, Reading.SHIFTY
 _PERMANENT = ("restricted", "blocked", "invalid", "mute", "pow", "unsupported", "duplicate")
 _NO_ANSWER = ("timeout", "disconnected")
 
@@ -249,7 +265,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault("closed-no-prefix", "refusal", _set(_U, "closed", refuse="no", refuse_every=1)),
     Fault("closed-error", "refusal", _set(_U, "error", refuse="error: oops", refuse_every=1)),
     Fault(
-        "closed-error-once", "refusal", _set(refuse="error: oops", refuse_every=4, refuse_times=2)
+        "closed-error-once",
+        "refusal",
+        _set(_R, "error", refuse="error: oops", refuse_every=4, refuse_times=2),
     ),
     Fault(
         "closed-blocked-later",
@@ -259,7 +277,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "closed-rate-limited-twice",
         "refusal",
-        _set(refuse="rate-limited: slow down", refuse_every=6, refuse_times=2),
+        _set(_R, "rate-limited", refuse="rate-limited: slow down", refuse_every=6, refuse_times=2),
     ),
     Fault(
         "closed-rate-limited",
@@ -281,12 +299,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault("silence-once", "silence", _set(silent_every=4, silent_times=1)),
     Fault("drops-mid-page", "drop", _set(drop_after=130, drop_times=2)),
     Fault("drops-always", "drop", _set(_U, "disconnected", drop_after=0)),
-    Fault("down-after", "drop", _set(down_after=4, cap=60)),
+    Fault(
+        "down-after",
+        "drop",
+        _set(_R, "connect-refused", "connect-reset", "connect-closed", down_after=4, cap=60),
+    ),
     Fault("auth-first", "auth", _set(auth=True)),
     Fault("auth-in-the-middle", "auth", _set(auth_after=3, cap=60)),
     Fault("auth-in-vain", "auth", _set(_U, "restricted", auth="restricted")),
-    Fault("rate-of-requests", "rate", _rate("rate", 12, 3)),
-    Fault("rate-of-events", "rate", _rate("event_rate", 700, 250)),
+    Fault("rate-of-requests", "rate", _rate("rate", 6, 3)),
+    Fault("rate-of-events", "rate", _rate("event_rate", 250, 90)),
     Fault("few-subscriptions", "subs", _subs(2, as_notice=False)),
     Fault("few-subscriptions-notice", "subs", _subs(2, as_notice=True)),
     Fault("one-subscription", "subs", _subs(1, as_notice=False)),
@@ -297,6 +319,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("drip", "pace", _set(_U, *_NO_ANSWER, drip=1.0, deflate=False)),
     Fault("trickle", "pace", _set(delay=0.004)),
     Fault("latency", "pace", _set(latency=0.25)),
+    Fault("negentropy", "negentropy", _negentropy()),
+    Fault("negentropy-small-sets", "negentropy", _negentropy(neg_records=200, neg_frame=5_000)),
+    Fault("negentropy-silent", "negentropy", _negentropy(negentropy="silent")),
+    Fault("negentropy-old", "negentropy", _negentropy(negentropy="old")),
+    Fault("negentropy-hides", "negentropy", _negentropy(neg_hides=_every_third)),
+    Fault("negentropy-cuts", "negentropy", _negentropy(neg_cap=100)),
     Fault("publishes", "change", _changes("publish")),
     Fault("deletes", "change", _changes("delete")),
     Fault("backdates", "change", _changes("backdate")),

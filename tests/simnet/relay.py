@@ -24,7 +24,9 @@ Further knobs (each 0, "" or None when the relay is well-behaved):
     oversized_times    how often the oversized frame is sent (None: with every page)
     changes            (number of a REQ, "publish" | "delete", event): happens before that answer
 What it saw: sent (ids), asked (since and until of each REQ), added (ids published late, and how
-many REQs came before), most_open, hasty (REQs within the pause that "rate-limited" asks for).
+many REQs came before), hasty (REQs within the pause that "rate-limited" asks for), over_subs
+(REQs above max_subs). `complaints`, `outcomes` and `looked_again_from` (REQs before the first
+round of re-verification) are notes of the test bed.
 """
 
 import asyncio
@@ -103,8 +105,11 @@ class HostileRelay(ScriptedRelay):
         self.events_sent = 0
         self.asked: list[tuple[int, int]] = []
         self.added: dict[str, int] = {}
-        self.most_open = 0
         self.hasty = 0
+        self.over_subs = 0
+        self.complaints: list[str] = []
+        self.outcomes: set[str] = set()
+        self.looked_again_from: int | None = None
         self._requests_left = Bucket(*rate) if rate else None
         self._events_left = Bucket(*event_rate) if event_rate else None
         self._limited_at: float | None = None
@@ -156,7 +161,6 @@ class HostileRelay(ScriptedRelay):
             await self._send_refusal(connection, name, refusal)
         else:
             await super()._answer(connection, verb, rest)
-        self.most_open = max(self.most_open, len(connection.tasks))
 
     def _count(self, flt: dict[str, Any]) -> None:
         self.asked.append((flt.get("since", 0), flt.get("until", 2**63)))
@@ -195,6 +199,7 @@ class HostileRelay(ScriptedRelay):
             self._limit()
             return "rate-limited: too many events"
         if self.max_subs is not None and len({*connection.tasks, name}) > self.max_subs:
+            self.over_subs += 1
             return "error: too many concurrent REQs"
         if self.refuse_every and number % self.refuse_every == 0 and self.refuse_times != 0:
             if self.refuse_times is not None:
@@ -242,7 +247,8 @@ class HostileRelay(ScriptedRelay):
             case "first":
                 frames.insert(0, end)
             case "twice":
-                middle = (len(frames) + 1) // 2
+                # Not before the first event: that would be "first".
+                middle = len(self.noise) + (len(frames) - len(self.noise) + 1) // 2
                 frames = [*frames[:middle], end, *frames[middle:], end]
             case "never":
                 pass

@@ -105,6 +105,9 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
         "declared in sync_gaps or by the outcome. Overfetch: events received for one archived;",
         "relays of one batch share events.",
     ]
+    readable = [v for v in verdicts if v.plan.reading is Reading.READABLE and v.archived]
+    costly = sorted(readable, key=lambda v: v.sent / v.archived, reverse=True)[:3]
+    notes += [f"Costly: {v.sent / v.archived:.1f} for one, {v.plan.describe()}" for v in costly]
     if late:
         notes.append(
             f"{late:,} events appeared in seconds that had been read: for re-verification."

@@ -33,13 +33,17 @@ class Archive:
     covered: Ranges
     gaps: list[tuple[int, int, str]]
     outcome: str
-    resting: bool
+    rests: bool
 
     def covers(self, second: int) -> bool:
         return _within(self.covered, second)
 
     def gap_at(self, second: int) -> str:
         return next((why for since, until, why in self.gaps if since <= second <= until), "")
+
+    @property
+    def must_rest(self) -> bool:
+        return self.outcome not in _DONE | {"paused", "", "worker-died"}
 
     def unproven(self) -> Ranges:
         """Seconds of the target that are neither proven nor recorded as a gap."""
@@ -99,7 +103,7 @@ async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
         url,
     )
     task = await connection.fetchrow(
-        "SELECT last_outcome, not_before > extract(epoch FROM now()) AS resting"
+        "SELECT last_outcome, not_before > extract(epoch FROM now()) AS rests"
         " FROM relay_tasks WHERE purpose = 'sync' AND relay_url = $1",
         url,
     )
@@ -108,8 +112,16 @@ async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
         [(row["a"], row["b"]) for row in covered],
         [(row["a"], row["b"], row["reason"]) for row in gaps],
         task["last_outcome"] if task else "",
-        bool(task and task["resting"]),
+        bool(task and task["rests"]),
     )
+
+
+async def was_looked_at_again(connection: asyncpg.Connection, url: str) -> bool:
+    """Whether a round of re-verification was done."""
+    rounds = await connection.fetchval(
+        "SELECT max(rounds) FROM sync_coverage WHERE relay_url = $1", url
+    )
+    return bool(rounds)
 
 
 def compare(plan: Plan, relay: HostileRelay, archive: Archive) -> Verdict:
@@ -176,7 +188,10 @@ def _check_soundness(
 
 
 def _came_late(relay: HostileRelay, id_: str, second: int) -> bool:
-    """Whether an event was published only after its second had been asked for."""
+    """Whether an event was published only after its second had been asked for, the last time
+    in re-verification."""
+    if relay.looked_again_from is not None and relay.added[id_] <= relay.looked_again_from:
+        return False
     before = relay.asked[: relay.added[id_]]
     return any(since <= second <= until for since, until in before)
 
@@ -184,10 +199,9 @@ def _came_late(relay: HostileRelay, id_: str, second: int) -> bool:
 def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> None:
     plan, rest = verdict.plan, archive.unproven()
     allowed = plan.outcomes | _DONE | _PASSING
-    if archive.outcome not in allowed:
-        verdict.problems.append(f"outcome {archive.outcome!r}, true are {sorted(allowed)}")
-    if archive.outcome not in _DONE | {"paused", ""} and not archive.resting:
-        verdict.problems.append(f"no pause after {archive.outcome!r}")
+    for outcome in {archive.outcome, *relay.outcomes} - allowed:
+        verdict.problems.append(f"outcome {outcome!r}, true are {sorted(allowed)}")
+    verdict.problems += sorted(set(relay.complaints))
     if rest and plan.reading in (Reading.READABLE, Reading.LYING, Reading.SHIFTY):
         verdict.problems.append(f"not read to the end ({archive.outcome}): {rest[:3]} left")
     if rest and archive.outcome in _DONE:
@@ -207,9 +221,8 @@ def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> N
             verdict.problems.append(f"gap {since}..{until} says {why!r}")
     if relay.hasty:
         verdict.problems.append(f"{relay.hasty} requests within the pause after rate-limited")
-    limits = relay.nip11["limitation"] if isinstance(relay.nip11, dict) else {}
-    if relay.most_open > limits.get("max_subscriptions", relay.most_open):
-        verdict.problems.append(f"{relay.most_open} subscriptions open at once")
+    if relay.over_subs and relay.nip11 is not None:
+        verdict.problems.append(f"{relay.over_subs} subscriptions above the limit")
 
 
 def check_economy(verdict: Verdict, relay: HostileRelay, page: int) -> None:
@@ -218,6 +231,8 @@ def check_economy(verdict: Verdict, relay: HostileRelay, page: int) -> None:
     pages = -(-len(inside) // page)
     if verdict.requests > 1.1 * pages + 12:
         verdict.problems.append(f"{verdict.requests} requests for {pages} pages")
+    if len(inside) > 10_000 and verdict.sent > 1.02 * verdict.archived:
+        verdict.problems.append(f"{verdict.sent} events received for {verdict.archived}")
 
 
 def _is_right(event: Event) -> bool:
