@@ -7,7 +7,7 @@ set the pace.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -73,6 +73,7 @@ class Driver:
         flt: the synchronizer's event filter, without since, until and limit.
         page_limit: events asked for a page.
         lanes: requests in flight.
+        seen_lately: whether the archive has seen events of a window at this relay of late.
         reconciler: for seconds that no finer request splits; None: they are left as gaps.
     """
 
@@ -83,6 +84,7 @@ class Driver:
         flt: Mapping[str, Any],
         page_limit: int,
         lanes: int,
+        seen_lately: Callable[[Window], Awaitable[bool]],
         reconciler: Reconciler | None = None,
     ) -> None:
         self._asker = asker
@@ -90,6 +92,7 @@ class Driver:
         self._flt = flt
         self._page_limit = page_limit
         self._lanes = lanes
+        self._seen_lately = seen_lately
         self._reconciler = reconciler
         self._seen = Observations()
         self._queue: deque[Plan] = deque()
@@ -171,6 +174,7 @@ class Driver:
 
     async def _drive(self, plan: Plan, claims: Claims) -> None:
         """Follow a plan to its end, handing what it proves to `claims`."""
+        first_page = True
         while True:
             request = plan.request(self._model)
             page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
@@ -182,6 +186,9 @@ class Driver:
                 await self._writer.add(page)
                 await self._drive_rest(plan, claims)
                 return
+            if first_page and not plan.refinement and not page.facts.events:
+                await self._believe_emptiness(request.window)
+            first_page = False
             step = plan.judge(page.facts)
             if step.near_exclusive is not None:
                 self._model = self._model.with_exclusive(plan.order, step.near_exclusive)
@@ -203,6 +210,12 @@ class Driver:
                 await self._reconsider(step.verdict, plan)
                 await self._drive_rest(plan, claims)
                 return
+
+    async def _believe_emptiness(self, window: Window) -> None:
+        """Some relays answer with nothing when they are overloaded. Events of this window that
+        they showed a short while ago tell."""
+        if await self._seen_lately(window):
+            raise SyncAbandoned("contradiction", f"nothing in {window}, where events were of late")
 
     async def _reconsider(self, verdict: Verdict, plan: Plan) -> None:
         """Learn from a page that was not in the order that the plan relies on."""

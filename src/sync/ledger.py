@@ -21,6 +21,7 @@ from sync.windows import Window, merge
 # A second that could not be split is tried again after a day, then ever more rarely.
 _GAP_RETRY_SECONDS = 86_400
 _GAP_RETRY_MOST = 30
+_LATELY_SECONDS = 3_600
 # Gaps for which asking again soon is pointless; refusals by the relay are not among them.
 UNPROVABLE = ("saturated", "overflow", "refused-events")
 
@@ -227,6 +228,24 @@ async def record_verification(
         state.verified_at,
         state.rounds,
     )
+
+
+async def seen_lately(db: BigBrotr, relay_url: str, window: Window) -> bool:
+    """Whether the archive has seen an event of these seconds at the relay within the last hour,
+    too short a time for a relay to have dropped them all."""
+    row = await db.fetchone(
+        """
+        SELECT FROM events_relays
+        JOIN events ON events.id = events_relays.event_id
+        WHERE relay_url = $1 AND seen_at >= $2 AND created_at BETWEEN $3 AND $4
+        LIMIT 1
+        """,
+        relay_url,
+        int(time.time()) - _LATELY_SECONDS,
+        window.since,
+        window.until,
+    )
+    return row is not None
 
 
 async def progress(db: BigBrotr, filter_hash: str, most: int = 20) -> dict[str, object]:

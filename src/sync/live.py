@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import leases
@@ -124,7 +125,12 @@ class LiveTail:
         """Get what came between the last moment we followed and this subscription."""
         missed = Window(min(self._caught_up_to - _MARGIN_SECONDS, started), started)
         driver = Driver(
-            asker, self._writer, self._context.flt, self._context.settings.page_limit, lanes=1
+            asker,
+            self._writer,
+            self._context.flt,
+            self._context.settings.page_limit,
+            lanes=1,
+            seen_lately=partial(ledger.seen_lately, self._context.db, self._relay.url),
         )
         await driver.drive([missed], NoClaims())
         await self._writer.flush()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from bigbrotr import BigBrotr
@@ -86,7 +87,10 @@ class RelaySession:
         lanes = min(model.lanes, settings.lanes)
         limit = settings.page_limit
         self._reconciler = Reconciler(self._asker, self._writer, db, relay, flt, limit)
-        self._driver = Driver(self._asker, self._writer, flt, limit, lanes, self._reconciler)
+        seen_lately = partial(ledger.seen_lately, db, relay.url)
+        self._driver = Driver(
+            self._asker, self._writer, flt, limit, lanes, seen_lately, self._reconciler
+        )
 
     async def run(self) -> SessionReport:
         """Ask until everything is proven, recorded as a gap, or refused.

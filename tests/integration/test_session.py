@@ -396,3 +396,23 @@ async def test_a_relay_that_refuses_fine_requests_is_read_otherwise(
         assert report.outcome == "gaps"
         assert await gaps(db, relay.url.url) == [("saturated", START + 50, START + 50)]
         assert true_ids(relay.events) == await archived(db, relay.url.url)
+
+
+async def test_sudden_emptiness_is_not_believed(db: BigBrotr) -> None:
+    """An overloaded relay that answers nothing at all is no empty relay."""
+    async with ScriptedRelay(make_events(300), cap=50, closed="blocked: enough") as relay:
+        relay.closed_to = lambda _: len(relay.requests) > 3
+        target = Window(START, START + 400)
+        await synchronize(db, relay.url.url, target)
+        left = await unproven(db, relay.url.url, target)
+        assert left, "the first session was cut short"
+        relay.closed = None
+        relay.empty_lie = lambda _: True
+        # What is asked for next includes a second of which events were archived a moment ago.
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "contradiction"
+        assert await unproven(db, relay.url.url, target) == left
+        relay.empty_lie = None
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "complete"
+        assert true_ids(relay.events) == await archived(db, relay.url.url)
