@@ -65,6 +65,7 @@ class Asker:
         model: what is known of the relay; what is learnt of its connection is added here.
         requests: REQs sent so far.
         longest_message: bytes of a message that the relay takes.
+        strays: whether events came for a page that had ended.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Asker:
         self.longest_message = settings.longest_message
         self.model = model
         self.requests = 0
+        self.strays = False
 
     async def connect(self) -> RelayConnection:
         """The open connection, opened now if there is none.
@@ -139,6 +141,7 @@ class Asker:
                 connection = await self.connect()
                 self.requests += 1
                 page = await self._fetch(connection, flt)
+            self.strays = self.strays or connection.stray > 0
             response = respond(
                 page.end,
                 tries,

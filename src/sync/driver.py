@@ -189,6 +189,7 @@ class Driver:
             if first_page and not plan.refinement and not page.facts.events:
                 await self._believe_emptiness(request.window)
             first_page = False
+            self._seen.unsteady = self._asker.strays
             step = plan.judge(page.facts)
             if step.near_exclusive is not None:
                 self._model = self._model.with_exclusive(plan.order, step.near_exclusive)

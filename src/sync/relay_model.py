@@ -72,11 +72,14 @@ class Observations:
         largest: the largest page seen.
         smallest_cut: the smallest page that is known to have been cut, because the relay gave
             more for the same window when asked again below it.
+        unsteady: events came after the EOSE of their page, so that the size of a page says
+            nothing at all.
     """
 
     order: Order | None = None
     largest: int = 0
     smallest_cut: int | None = None
+    unsteady: bool = False
 
     def saw(self, received: int) -> None:
         self.largest = max(self.largest, received)
@@ -87,6 +90,8 @@ class Observations:
 
     def too_small_to_be_cut(self, received: int) -> bool:
         """Whether a page of this size, with nothing below it, was surely sent whole."""
+        if self.unsteady:
+            return False
         if self.smallest_cut is not None:
             return received < self.smallest_cut
         return received < max(self.largest, SMALLEST_PLAUSIBLE_CAP)

@@ -134,7 +134,7 @@ async def test_close_is_sent_after_every_end_but_closed():
 
 async def test_events_that_come_after_their_eose_are_no_answer():
     events = make_events(30)
-    for eose, kind, count in (("first", EndKind.CLOSED, 1), ("twice", EndKind.EOSE, 15)):
+    for eose, kind, count in (("first", EndKind.CLOSED, 1), ("middle", EndKind.EOSE, 15)):
         async with HostileRelay(events, eose=eose) as relay:
             page = await read_from(relay)
             assert page.end.kind is kind

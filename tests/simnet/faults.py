@@ -228,6 +228,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("eose-never", "eose", _set(_U, "timeout", eose="never")),
     Fault("eose-first", "eose", _set(_U, "contradiction", eose="first")),
     Fault("eose-twice", "eose", _set(eose="twice")),
+    Fault("eose-in-the-middle", "eose", _set(eose="middle")),
     Fault("hint-right", "hint", _set(hint="auto")),
     Fault("hint-always-more", "hint", _set(hint="more")),
     Fault("hint-lying-finish", "hint", _set(_L, hint="lie", cap=50)),

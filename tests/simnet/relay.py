@@ -3,7 +3,8 @@
 Further knobs (each 0, "" or None when the relay is well-behaved):
     ties               "random": the events of one second come in another order each time
     hint               also "lie": "finish" on every page, whatever was left out
-    eose               also "first" (before the events) and "twice" (in their middle, too)
+    eose               also "first" (before the events), "twice", and "middle" (one in the middle
+                       of the events, one after them)
     over_limit         sends so many events more than the limit asks for
     cap_low            the cap of each page is drawn from cap_low..cap
     cap_by_load        the cap is divided by the number of pages being answered at once
@@ -247,6 +248,8 @@ class HostileRelay(ScriptedRelay):
             case "first":
                 frames.insert(0, end)
             case "twice":
+                frames += [end, end]
+            case "middle":
                 # Not before the first event: that would be "first".
                 middle = len(self.noise) + (len(frames) - len(self.noise) + 1) // 2
                 frames = [*frames[:middle], end, *frames[middle:], end]

@@ -186,3 +186,11 @@ def test_what_page_sizes_tell_of_the_cap() -> None:
     assert not seen.too_small_to_be_cut(30)
     seen.saw_cut(10)
     assert not seen.too_small_to_be_cut(10)
+
+
+def test_no_page_is_surely_whole_where_events_come_after_eose() -> None:
+    seen = Observations(largest=500)
+    assert seen.too_small_to_be_cut(3)
+    seen.unsteady = True
+    assert not seen.too_small_to_be_cut(3)
+    assert seen.shows_nothing(0)
