@@ -6,10 +6,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 IN_VENV := PYTHONPATH=src $(VENV)/bin/python
 
-.PHONY: help setup demo stop run test simnet lint format clean
+.PHONY: help setup demo stop run test simnet bench bench-quick lint format clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Create .venv with everything the demo and the tests need
 
@@ -33,6 +33,12 @@ test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARG
 simnet: $(READY)  ## Archive a hostile simulated network (SEEDS=200; SEED=, FAULT= for one; ECONOMY=1)
 	@SEEDS=$(or $(SEEDS),20) SEED=$(SEED) FAULT=$(FAULT) ECONOMY=$(ECONOMY) \
 		PYTHONPATH=src:tests $(VENV)/bin/python -m simnet
+
+bench: $(READY)  ## Measure beside peers and limits, 20 minutes; writes docs/benchmarks (PARTS="check write")
+	@PYTHONPATH=src:tests:. $(VENV)/bin/python -m bench $(PARTS)
+
+bench-quick: $(READY)  ## The same in 3 minutes, less exact; writes nothing
+	@PYTHONPATH=src:tests:. $(VENV)/bin/python -m bench --quick $(PARTS)
 
 lint: $(READY)  ## Check style and types
 	@$(VENV)/bin/ruff check .

@@ -1,0 +1,186 @@
+"""Part "growth": the cost of an event and of the documented queries as the archive grows."""
+
+import time
+from collections.abc import Sequence
+
+import asyncpg
+
+from bench.dataset import START, sign
+from bench.figures import Figure, Point, Series
+from bench.processes import tree_cpu
+from bench.settings import Amounts
+from bench.stage import server
+from bench.writing import connect_to
+from bigbrotr import BigBrotr
+from components.databases import Cluster
+from event_rows import write_events
+from nostr.events import SignedEvent
+from nostr.urls import RelayUrl
+
+_RELAY = RelayUrl.parse("wss://growth.example.com")
+_BATCH, _SPAN = 1_000, 100_000_000
+_ROUNDS = 5
+# Rows with random ids and authors by the square of a random number: few write much. Their
+# signatures are noise; nothing here checks them.
+_FILL = """
+    INSERT INTO events (id, pubkey, created_at, kind, tags, content, sig)
+    SELECT encode(sha256(convert_to('id' || n, 'UTF8')), 'hex'),
+        encode(sha256(convert_to('key' || floor(pow(random(), 2) * 50000)::int, 'UTF8')), 'hex'),
+        $3 + floor(random() * $4)::bigint,
+        (ARRAY[1, 1, 1, 7, 7, 6, 3])[1 + floor(random() * 7)::int],
+        jsonb_build_array(
+            jsonb_build_array('p', encode(sha256(convert_to('p' || n % 50000, 'UTF8')), 'hex')),
+            jsonb_build_array('e', encode(sha256(convert_to('id' || n / 2, 'UTF8')), 'hex'))),
+        repeat('a note of the archive ', 1 + floor(random() * 14)::int),
+        repeat(encode(sha256(convert_to('sig' || n, 'UTF8')), 'hex'), 2)
+    FROM generate_series($1::bigint, $2::bigint) AS n
+"""
+_FILL_SIGHTINGS = """
+    INSERT INTO events_relays (event_id, relay_url, seen_at)
+    SELECT encode(sha256(convert_to('id' || n, 'UTF8')), 'hex'), $3, $4
+    FROM generate_series($1::bigint, $2::bigint) AS n
+"""
+_SECONDARY = """
+    SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition
+    FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+    WHERE t.relname IN ('events', 'events_relays') AND NOT i.indisunique
+"""
+_SIZES = """
+    SELECT c.relname AS name, pg_total_relation_size(c.oid) - pg_indexes_size(c.oid) AS bytes
+    FROM pg_class c WHERE c.relname IN ('events', 'events_relays')
+    UNION ALL
+    SELECT c.relname, pg_relation_size(c.oid) FROM pg_class c
+    JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_class t ON t.oid = i.indrelid
+    WHERE t.relname IN ('events', 'events_relays')
+"""
+QUERIES = {
+    "an author's latest 100": "SELECT * FROM events WHERE pubkey = $1 ORDER BY created_at DESC "
+    "LIMIT 100",
+    "the latest 500 of a kind": "SELECT * FROM events WHERE kind = 1 ORDER BY created_at DESC "
+    "LIMIT 500",
+    "the latest 100 that name a person": "SELECT * FROM events WHERE tagvalues @> ARRAY['p:' || $1]"
+    " ORDER BY created_at DESC LIMIT 100",
+    "a relay's latest 100": "SELECT e.* FROM events e JOIN events_relays s ON s.event_id = e.id "
+    "WHERE s.relay_url = $1 ORDER BY s.seen_at DESC LIMIT 100",
+}
+
+
+async def measure(amounts: Amounts) -> Point:
+    """Fill to each size, then write signed events and time the queries."""
+    costs: list[list[float]] = []
+    reads: list[dict[str, float]] = []
+    with server() as cluster:
+        database = cluster.create_database()
+        conn = await cluster.connect(database.dbname)
+        async with connect_to(database) as db:
+            await conn.fetchval("SELECT insert_relays($1, $2, 1)", [_RELAY.url], ["clearnet"])
+            filled = 0
+            for turn, size in enumerate(amounts.growth):
+                await _fill(conn, filled + 1, size)
+                filled = size
+                # One round more than counted: the first warms up.
+                rounds = [
+                    await _write(
+                        cluster, db, _events(f"growth {turn} {round_}", amounts.growth_events)
+                    )
+                    for round_ in range(_ROUNDS + 1)
+                ]
+                costs.append(rounds[1:])
+                reads.append(await _read(conn))
+        start = await conn.fetchval("SELECT pg_current_wal_lsn()")
+        wal_events = _events("growth wal", amounts.growth_events)
+        async with connect_to(database) as db:
+            await _write(cluster, db, wal_events)
+        wal = await conn.fetchval(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::float8", start
+        )
+        sizes = {row["name"]: row["bytes"] for row in await conn.fetch(_SIZES)}
+        stored = await conn.fetchval("SELECT count(*) FROM events")
+        await conn.close()
+    names = [f"{size / 1e6:g} million" for size in amounts.growth]
+    small, large = (
+        Series(names[index], tuple(cost * 1e6 for cost in costs[index])) for index in (0, -1)
+    )
+    return Point(
+        "growth",
+        _ROUNDS,
+        figures=(
+            Figure(f"write a new event at {names[-1]}", "µs server CPU/event", large, small, 1.5),
+            *(
+                Figure(
+                    query,
+                    "ms",
+                    Series(names[-1], (reads[-1][query],)),
+                    Series(names[0], (reads[0][query],)),
+                )
+                for query in QUERIES
+            ),
+        ),
+        facts={
+            "bytes_per_event": sum(sizes.values()) / stored,
+            "wal_bytes_per_event": wal / amounts.growth_events,
+            **{f"bytes_per_event_{name}": size / stored for name, size in sizes.items()},
+            "stored": stored,
+        },
+        bars={
+            "µs of PostgreSQL's CPU to write a new event, by events in the archive": {
+                name: Series(name, tuple(cost * 1e6 for cost in part)).value
+                for name, part in zip(names, costs, strict=True)
+            },
+            "bytes per event, by table (TOAST included) and index": {
+                name: size / stored
+                for name, size in sorted(sizes.items(), key=lambda item: -item[1])
+            },
+        },
+        notes=(
+            "The archive is filled by SQL with its secondary indexes dropped and made again, so "
+            "they are denser than grown ones; the first written round after that is not counted.",
+            "Filled events are synthetic: about 150 bytes of content, two tags, one relay each.",
+        ),
+    )
+
+
+def _events(seed: str, number: int) -> list[SignedEvent]:
+    step = _SPAN // number
+    return sign([START + position * step for position in range(number)], seed)
+
+
+async def _fill(conn: asyncpg.Connection, first: int, last: int) -> None:
+    indexes = await conn.fetch(_SECONDARY)
+    for index in indexes:
+        await conn.execute(f"DROP INDEX {index['name']}")
+    await conn.execute(_FILL, first, last, START, _SPAN, timeout=600)
+    await conn.execute(_FILL_SIGHTINGS, first, last, _RELAY.url, START, timeout=600)
+    for index in indexes:
+        await conn.execute(index["definition"], timeout=600)
+    await conn.execute("VACUUM ANALYZE events, events_relays", timeout=600)
+    await conn.execute("CHECKPOINT", timeout=600)
+
+
+async def _write(cluster: Cluster, db: BigBrotr, events: Sequence[SignedEvent]) -> float:
+    """PostgreSQL's CPU seconds for a new event."""
+    server_pid = cluster.postgres.child.process.pid
+    before = tree_cpu(server_pid)
+    for start in range(0, len(events), _BATCH):
+        batch = events[start : start + _BATCH]
+
+        async def work(conn: asyncpg.Connection, batch: Sequence[SignedEvent] = batch) -> None:
+            await write_events(conn, _RELAY, START, batch)
+
+        await db.run_in_transaction(work)
+    return (tree_cpu(server_pid) - before) / len(events)
+
+
+async def _read(conn: asyncpg.Connection) -> dict[str, float]:
+    """Milliseconds of each query, the median of five."""
+    person = await conn.fetchval("SELECT pubkey FROM events OFFSET 1000 LIMIT 1")
+    found = {}
+    for name, query in QUERIES.items():
+        given = [_RELAY.url if "relay_url" in query else person] if "$1" in query else []
+        times = []
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            await conn.fetch(query, *given)
+            times.append((time.perf_counter() - started) * 1e3)
+        found[name] = Series(name, tuple(times)).value
+    return found

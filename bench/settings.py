@@ -1,0 +1,49 @@
+"""How much is measured: everything, or what fits into three minutes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import ROOT
+
+# Ignored by git; `make clean` leaves it.
+CACHE = ROOT / ".run" / "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Events and runs of each part."""
+
+    runs: int = 5
+    check_events: int = 10_000
+    write_events: int = 20_000
+    request_events: int = 60_000
+    archive_events: int = 100_000
+    archive_runs: int = 5
+    rtt_events: int = 50_000
+    rtt_runs: int = 3
+    peer_seconds: float = 20.0
+    memory_events: int = 1_000_000
+    growth: tuple[int, ...] = (100_000, 1_000_000, 3_000_000)
+    growth_events: int = 10_000
+
+
+QUICK = Amounts(
+    runs=3,
+    check_events=3_000,
+    write_events=5_000,
+    request_events=20_000,
+    archive_events=20_000,
+    archive_runs=1,
+    rtt_events=10_000,
+    rtt_runs=1,
+    peer_seconds=8.0,
+    memory_events=200_000,
+    growth=(20_000, 100_000),
+    growth_events=5_000,
+)
+
+
+def scratch(name: str) -> Path:
+    """A path in the cache folder."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return CACHE / name
