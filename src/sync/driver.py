@@ -187,7 +187,7 @@ class Driver:
                 await self._drive_rest(plan, claims)
                 return
             if first_page and not plan.refinement and not page.facts.events:
-                await self._believe_emptiness(request.window)
+                await self._believe_emptiness(plan.claim, page.facts.received)
             first_page = False
             self._seen.unsteady = self._asker.strays
             step = plan.judge(page.facts)
@@ -212,9 +212,14 @@ class Driver:
                 await self._drive_rest(plan, claims)
                 return
 
-    async def _believe_emptiness(self, window: Window) -> None:
+    async def _believe_emptiness(self, window: Window, received: int) -> None:
         """Some relays answer with nothing when they are overloaded. Events of this window that
-        they showed a short while ago tell."""
+        they showed a short while ago tell.
+
+        Not so events of its margins, at exclusive bounds, nor those that another filter chose.
+        """
+        if self._flt or not self._seen.shows_nothing(received):
+            return
         if await self._seen_lately(window):
             raise SyncAbandoned("contradiction", f"nothing in {window}, where events were of late")
 
