@@ -277,8 +277,10 @@ class BigBrotr:
             try:
                 yield conn
             finally:
+                release = asyncio.ensure_future(pool.release(conn, timeout=_CLEAN_UP_SECONDS))
+                release.add_done_callback(_take_note)
                 with suppress(*_CONNECTION_ERRORS):
-                    await pool.release(conn, timeout=_CLEAN_UP_SECONDS)
+                    await asyncio.shield(release)
 
     def _open_pool(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -307,6 +309,12 @@ def _split(events: Sequence[SignedEvent]) -> tuple[list[SignedEvent], list[RawEv
         else:
             raw.append(RawEvent(event.id, encode_event(event), obstacle))
     return storable, raw
+
+
+def _take_note(release: "asyncio.Future[None]") -> None:
+    """Retrieve the error of a release that nobody waits for after a second cancellation."""
+    if not release.cancelled():
+        release.exception()
 
 
 @asynccontextmanager
