@@ -39,7 +39,7 @@ QUICK = Amounts(
     peer_seconds=8.0,
     memory_events=200_000,
     growth=(20_000, 100_000),
-    growth_events=5_000,
+    growth_events=2_000,
 )
 
 

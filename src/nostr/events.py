@@ -18,7 +18,6 @@ from nostr.json_text import (
     JsonNumber,
     decode_json,
     encode_json,
-    has_only_strings,
     other_spellings,
 )
 
@@ -100,19 +99,21 @@ def storage_obstacle(event: SignedEvent) -> str | None:
     """
     if event.created_at > _MAX_BIGINT:
         return "number-out-of-range"
-    strings = [event.content, *chain.from_iterable(event.tags)]
-    if not has_only_strings(event.tags):
+    try:
+        text = event.content + "".join(chain.from_iterable(event.tags))
+    except TypeError:  # a value that is no string
+        strings = [event.content, *chain.from_iterable(event.tags)]
         obstacle = next(filter(None, map(_value_obstacle, strings)), None)
         if obstacle:
             return obstacle
-        strings = [value for value in strings if type(value) is str]
-    text = "".join(strings)
+        text = "".join(value for value in strings if type(value) is str)
     if "\0" in text:
         return "nul"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "lone-surrogate"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "lone-surrogate"
     return None
 
 
