@@ -1,8 +1,6 @@
 """`make bench`: measures, prints the table, writes bench/results.json and docs/benchmarks."""
 
 import argparse
-import asyncio
-import inspect
 import json
 import os
 import sys
@@ -10,9 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
-from bench import archiving, checking, growing, memory, requesting, writing
+from bench import archiving, checking, growing, memory, monitoring, requesting, writing
 from bench.figures import Point
 from bench.page import write_page
 from bench.processes import ROOT
@@ -20,13 +17,14 @@ from bench.settings import QUICK, Amounts
 from bench.tables import HEAD, rows, text_table
 
 RESULTS = ROOT / "bench" / "results.json"
-PARTS: dict[str, Callable[[Amounts], Any]] = {
+PARTS: dict[str, Callable[[Amounts], Point]] = {
     "check": checking.measure,
     "write": writing.measure,
     "requests": requesting.measure,
     "archive": archiving.measure,
     "memory": memory.measure,
     "growth": growing.measure,
+    "monitor": monitoring.measure,
 }
 
 
@@ -37,12 +35,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all of them by default")
     given = parser.parse_args(argv)
     amounts = QUICK if given.quick else Amounts()
-    points = {} if given.quick else _earlier()
+    # A part that is not measured again stays as it was, in the order of the parts.
+    points = {} if given.quick or not given.parts else _earlier()
     for name in given.parts or PARTS:
         started = time.monotonic()
         print(f"bench: {name} ...", file=sys.stderr, flush=True)
-        found = PARTS[name](amounts)
-        point: Point = asyncio.run(found) if inspect.isawaitable(found) else found
+        point = PARTS[name](amounts)
         points[name] = replace(point, taken=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
         took = time.monotonic() - started
         print(f"bench: {name} took {took:.0f} s", file=sys.stderr, flush=True)

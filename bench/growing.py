@@ -1,5 +1,6 @@
 """Part "growth": the cost of an event and of the documented queries as the archive grows."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -65,8 +66,12 @@ QUERIES = {
 }
 
 
-async def measure(amounts: Amounts) -> Point:
+def measure(amounts: Amounts) -> Point:
     """Fill to each size, then write signed events and time the queries."""
+    return asyncio.run(_measure(amounts))
+
+
+async def _measure(amounts: Amounts) -> Point:
     costs: list[list[float]] = []
     reads: list[dict[str, float]] = []
     with server() as cluster:

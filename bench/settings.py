@@ -19,12 +19,11 @@ class Amounts:
     request_events: int = 60_000
     archive_events: int = 100_000
     archive_runs: int = 5
-    rtt_events: int = 50_000
-    rtt_runs: int = 3
     peer_seconds: float = 20.0
     memory_events: int = 1_000_000
     growth: tuple[int, ...] = (100_000, 1_000_000, 3_000_000)
     growth_events: int = 10_000
+    monitor_relays: int = 5_000
 
 
 QUICK = Amounts(
@@ -34,12 +33,11 @@ QUICK = Amounts(
     request_events=20_000,
     archive_events=20_000,
     archive_runs=1,
-    rtt_events=10_000,
-    rtt_runs=1,
     peer_seconds=8.0,
     memory_events=200_000,
     growth=(20_000, 100_000),
     growth_events=2_000,
+    monitor_relays=300,
 )
 
 

@@ -7,6 +7,7 @@ import pytest
 from bench.charts import bars, line
 from bench.dataset import START, growing, load, save, sign, steady
 from bench.figures import Figure, Point, Series
+from bench.monitoring import ideal, shares
 from bench.page import page, picture
 from bench.processes import Stat, descendants, parse_stat
 from bench.scale import plan
@@ -152,3 +153,15 @@ def test_the_page_says_how_many_goals_hold() -> None:
     assert f"]({picture('µs of CPU')})" in text
     assert "## Past one machine" in text
     assert "## Past one machine" not in page([], "a machine", "")
+
+
+def test_dead_relays_are_seventy_percent_in_equal_shares() -> None:
+    found = shares(1_000, ["alive", "refused", "silent", "drip"])
+    assert sum(found.values()) == 1_000
+    assert found["refused"] == found["silent"] == found["drip"] == 233
+
+
+def test_the_ideal_cycle_is_all_waiting_shared_but_no_less_than_one_check() -> None:
+    alone = {"alive": 0.1, "silent": 5.0}
+    assert ideal({"alive": 100, "silent": 100}, alone, 10) == pytest.approx(51)
+    assert ideal({"alive": 100, "silent": 1}, alone, 100) == 5.0
