@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -321,7 +321,8 @@ def _take_note(release: "asyncio.Future[None]") -> None:
 async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
     """A transaction whose ROLLBACK, unlike that of asyncpg, cannot outlast the connection."""
     transaction = conn.transaction()
-    await transaction.start()
+    with _cut_when_interrupted(conn):
+        await transaction.start()
     try:
         yield
     except BaseException:
@@ -329,10 +330,25 @@ async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
                 await transaction.rollback()
         except _CONNECTION_ERRORS:
-            with suppress(asyncpg.InterfaceError):  # it has gone by itself
-                conn.terminate()
+            _cut(conn)
         raise
-    await transaction.commit()
+    with _cut_when_interrupted(conn):
+        await transaction.commit()
+
+
+@contextmanager
+def _cut_when_interrupted(conn: asyncpg.Connection) -> Iterator[None]:
+    """Nobody knows whether an interrupted BEGIN or COMMIT has reached the server."""
+    try:
+        yield
+    except (asyncio.CancelledError, TimeoutError):
+        _cut(conn)
+        raise
+
+
+def _cut(conn: asyncpg.Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # it has gone by itself
+        conn.terminate()
 
 
 async def _nothing_to_reset(conn: asyncpg.Connection) -> None:
