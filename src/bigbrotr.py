@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,13 +21,11 @@ from logging_config import fields
 from metadata_rows import write_metadata
 from nostr.events import SignedEvent, encode_event, storage_obstacle
 from nostr.urls import RelayUrl, from_relay
+from transactions import CLEAN_UP_SECONDS, CONNECTION_ERRORS, transaction
 
 _FIRST_PAUSE_SECONDS = 0.02
 _CONNECT_TIMEOUT_SECONDS = 15.0
 _CLOSE_TIMEOUT_SECONDS = 1.0
-# After a cancelled or failed statement, for its cancellation and the ROLLBACK to get through.
-_CLEAN_UP_SECONDS = 1.0
-_CONNECTION_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 T = TypeVar("T")
 
@@ -130,7 +128,7 @@ class BigBrotr:
             return
         try:
             await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_SECONDS)
-        except _CONNECTION_ERRORS:
+        except CONNECTION_ERRORS:
             pool.terminate()
 
     async def __aenter__(self) -> Self:
@@ -169,7 +167,7 @@ class BigBrotr:
         """
         for attempt in count(1):
             try:
-                async with self._connection() as conn, _transaction(conn):
+                async with self._connection() as conn, transaction(conn):
                     return await work(conn)
             except asyncpg.PostgresError as error:
                 if attempt >= attempts_worthwhile(error):
@@ -183,7 +181,7 @@ class BigBrotr:
     async def snapshot(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection that reads, for as long as it takes, the archive as it is at its first
         query, whatever is written meanwhile. Nothing is tried again."""
-        async with self._connection() as conn, _transaction(conn):
+        async with self._connection() as conn, transaction(conn):
             await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # The reader of a pipe may be slow; both settings end with the transaction.
             await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -277,9 +275,9 @@ class BigBrotr:
             try:
                 yield conn
             finally:
-                release = asyncio.ensure_future(pool.release(conn, timeout=_CLEAN_UP_SECONDS))
+                release = asyncio.ensure_future(pool.release(conn, timeout=CLEAN_UP_SECONDS))
                 release.add_done_callback(_take_note)
-                with suppress(*_CONNECTION_ERRORS):
+                with suppress(*CONNECTION_ERRORS):
                     await asyncio.shield(release)
 
     def _open_pool(self) -> asyncpg.Pool:
@@ -315,40 +313,6 @@ def _take_note(release: "asyncio.Future[None]") -> None:
     """Retrieve the error of a release that nobody waits for after a second cancellation."""
     if not release.cancelled():
         release.exception()
-
-
-@asynccontextmanager
-async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
-    """A transaction whose ROLLBACK, unlike that of asyncpg, cannot outlast the connection."""
-    transaction = conn.transaction()
-    with _cut_when_interrupted(conn):
-        await transaction.start()
-    try:
-        yield
-    except BaseException:
-        try:
-            async with asyncio.timeout(_CLEAN_UP_SECONDS):
-                await transaction.rollback()
-        except _CONNECTION_ERRORS:
-            _cut(conn)
-        raise
-    with _cut_when_interrupted(conn):
-        await transaction.commit()
-
-
-@contextmanager
-def _cut_when_interrupted(conn: asyncpg.Connection) -> Iterator[None]:
-    """Nobody knows whether an interrupted BEGIN or COMMIT has reached the server."""
-    try:
-        yield
-    except (asyncio.CancelledError, TimeoutError):
-        _cut(conn)
-        raise
-
-
-def _cut(conn: asyncpg.Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # it has gone by itself
-        conn.terminate()
 
 
 async def _nothing_to_reset(conn: asyncpg.Connection) -> None:
