@@ -11,7 +11,7 @@ from typing import Any
 from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict
-from sync.relay_model import Observations, RelayModel
+from sync.relay_model import SMALLEST_PLAUSIBLE_CAP, Observations, RelayModel
 from sync.windows import Window, merge
 
 
@@ -91,9 +91,16 @@ class Bisection:
         if page.window.seconds > 1:
             self._whole.append(page)
             return Step(Verdict.CONTINUE)
-        if self.seen.too_small_to_be_cut(page.received):
+        if self._is_whole(page):
             return self._next((page.window,))
         return self._next((), Saturated(page.window.since, tuple(page.events.values())))
+
+    def _is_whole(self, page: _Asked) -> bool:
+        """Whether a second was surely sent whole. Caps differ by filter, and no order shows it:
+        what other filters brought says nothing of a refined one."""
+        if self.refinement and page.received >= SMALLEST_PLAUSIBLE_CAP:
+            return False
+        return self.seen.too_small_to_be_cut(page.received)
 
     def _judge_halves(self, whole: _Asked, newer: _Asked) -> Step:
         older, self._older = self._older, None
