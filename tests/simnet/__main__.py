@@ -65,6 +65,9 @@ def _tell(batch: Batch) -> None:
     print(
         f"{len(batch.plans):4} relays  {len(batch.output):2} cycles  {batch.seconds:5.0f} s"
         + (f"  {bad} with a problem" if bad else ""),
+        *(f"    took many cycles: {plan}" for plan in batch.patient),
+        *(f"    {line}" for line in failures(batch.verdicts)),
+        sep="\n",
         flush=True,
     )
 

@@ -38,12 +38,14 @@ Pair = tuple[Plan, HostileRelay]
 @dataclass
 class Batch:
     """Relays that one database and one service run share. `first_host` gives each relay an
-    address of its own, for a service asks but a few relays of one host at a time."""
+    address of its own, for a service asks but a few relays of one host at a time. `patient` are
+    relays that took many cycles."""
 
     plans: Sequence[Plan]
     first_host: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
+    patient: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -74,6 +76,8 @@ class _Run:
             await self._pass_time()
             if not waiting:
                 break
+            if cycle == _CYCLES // 2:
+                self._batch.patient = [plan.describe() for plan, _ in waiting]
         await self._look_again()
 
     async def judge(self) -> list[Verdict]:

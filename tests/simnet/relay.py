@@ -252,7 +252,8 @@ class HostileRelay(ScriptedRelay):
             case "middle":
                 # Not before the first event: that would be "first".
                 middle = len(self.noise) + (len(frames) - len(self.noise) + 1) // 2
-                frames = [*frames[:middle], end, *frames[middle:], end]
+                # Without a hint: "finish" here would be the lie of another fault.
+                frames = [*frames[:middle], json.dumps(["EOSE", name]), *frames[middle:], end]
             case "never":
                 pass
             case _:

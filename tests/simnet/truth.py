@@ -217,7 +217,7 @@ def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> N
                 verdict.problems.append(
                     f"gap {since}..{until} says {why}, with {crowd} events there"
                 )
-        elif why not in plan.outcomes:
+        elif why not in plan.outcomes or plan.reading is Reading.READABLE:
             verdict.problems.append(f"gap {since}..{until} says {why!r}")
     if relay.hasty:
         verdict.problems.append(f"{relay.hasty} requests within the pause after rate-limited")
