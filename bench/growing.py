@@ -143,8 +143,8 @@ async def _measure(amounts: Amounts) -> Point:
         },
         notes=(
             "The archive is filled by SQL with its secondary indexes dropped and made again, so "
-            f"they are denser than grown ones; then a fifth more, {_MOST_WARM_UP:,} rows at most, is "
-            "written with them before anything is measured.",
+            f"they are denser than grown ones. Then a fifth more, {_MOST_WARM_UP:,} rows at most, "
+            "is written with them before anything is measured.",
             "Filled events are synthetic: about 150 bytes of content, two tags, one relay each.",
         ),
     )
