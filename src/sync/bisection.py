@@ -1,7 +1,8 @@
 """Proving a window of a relay that sends its events in no order (pure).
 
 Order proves nothing here. A window is proven when it and its two halves bring the same
-events; until then each half is treated the same way, down to one second.
+events, and each half fewer than the whole (or so few that none was cut); until then each half
+is treated the same way, down to one second.
 """
 
 from collections.abc import Mapping
@@ -106,9 +107,11 @@ class Bisection:
         older, self._older = self._older, None
         if older is None:
             raise AssertionError("the older half is asked for first")
-        if whole.events.keys() == older.events.keys() | newer.events.keys():
+        if whole.events.keys() != older.events.keys() | newer.events.keys():
+            self.seen.saw_cut(whole.received)
+        elif max(older.received, newer.received) < whole.received or self._is_whole(whole):
             return self._next((whole.window,))
-        self.seen.saw_cut(whole.received)
+        # Else all came from one half, which may be cut as the whole was, at the same events.
         self._todo += [older.window, newer.window]
         return Step(Verdict.CONTINUE)
 

@@ -262,6 +262,20 @@ def test_a_relay_that_ignores_long_lists_proves_nothing_with_them(seed: int, ord
     check_soundness(relay, outcome)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_crowded_second_hides_nothing_from_a_bisection(seed: int) -> None:
+    """A relay that is believed to have no order may send the same cut page for a half."""
+    rng = random.Random(seed)
+    target = Window(START, START + rng.choice([7, 100]))
+    crowd = [make_event(rng.choice([START, START + 5]), n) for n in range(300)]
+    relay = SimulatedRelay(crowd, random.Random(1), cap=35)
+    relay.rng.shuffle = lambda events: None  # type: ignore[method-assign]
+    driver = Driver(relay, 500)
+    driver.model = replace(driver.model, order=Order.NONE)
+    driver.drive(driver.plan(target, {}), driver.outcome.proven)
+    check_soundness(relay, driver.outcome)
+
+
 def test_well_behaved_relay_costs_about_one_request_a_page() -> None:
     events = [make_event(START + n, n) for n in range(60_000)]
     relay = SimulatedRelay(events, random.Random(0))
