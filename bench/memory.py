@@ -65,7 +65,7 @@ def measure(amounts: Amounts) -> Point:
         },
         lines={
             "MB of a worker's resident memory by thousand events archived": [
-                (events / 1_000, size) for _, events, size in samples
+                (round(events / 1_000), round(size, 1)) for _, events, size in samples
             ]
         },
     )
