@@ -12,6 +12,7 @@ from nostr.negotiation import Exchange
 from nostr.pages import EndKind, PageCollector, PageEnd
 
 _KEPT_NOTICES = 8
+_REMEMBERED_PAGES = 64
 _NOTICE_LENGTH = 500
 
 T = TypeVar("T")
@@ -22,8 +23,8 @@ class Inbox:
 
     `challenge` is the latest AUTH challenge, `challenged` is set once there is one, `notices`
     are the last few NOTICE texts. `malformed` counts frames that were no messages, `stray`
-    events that nobody asked for, and `stray_bytes` all that was of no use since the last page
-    ended.
+    events that nobody asked for, `late` those among them whose page had ended in EOSE, and
+    `stray_bytes` all that was of no use since the last page ended.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,8 @@ class Inbox:
         self.challenged = asyncio.Event()
         self.malformed = 0
         self.stray = 0
+        self.late = 0
+        self._complete: deque[str] = deque(maxlen=_REMEMBERED_PAGES)
         self.stray_bytes = 0
 
     def take(self, frame: bytes) -> None:
@@ -50,6 +53,7 @@ class Inbox:
                 page = self.pages.get(subscription)
                 if page is None:
                     self.stray += 1
+                    self.late += subscription in self._complete
                     self.stray_bytes += len(frame)
                 else:
                     page.add(event, len(frame))
@@ -110,6 +114,8 @@ class Inbox:
         if page := self.pages.get(subscription):
             page.end(end)
             self.stray_bytes = 0
+            if end.kind is EndKind.EOSE:
+                self._complete.append(subscription)
 
 
 def _resolve(future: asyncio.Future[T] | None, value: T) -> None:

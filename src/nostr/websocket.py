@@ -75,6 +75,11 @@ class RelayConnection:
         return self._inbox.stray
 
     @property
+    def late(self) -> int:
+        """How many events came for a page that had ended in EOSE."""
+        return self._inbox.late
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """The last few NOTICE texts."""
         return tuple(self._inbox.notices)

@@ -65,7 +65,7 @@ class Asker:
         model: what is known of the relay; what is learnt of its connection is added here.
         requests: REQs sent so far.
         longest_message: bytes of a message that the relay takes.
-        strays: whether events came for a page that had ended.
+        strays: whether events came for a page that had ended in EOSE.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Asker:
                 connection = await self.connect()
                 self.requests += 1
                 page = await self._fetch(connection, flt)
-            self.strays = self.strays or connection.stray > 0
+            self.strays = self.strays or connection.late > 0
             response = respond(
                 page.end,
                 tries,
