@@ -10,7 +10,7 @@ from simnet.faults import FAULTS
 from simnet.networks import alone, network, well_behaved
 from simnet.report import failures, table, totals
 
-SEEDS = 10
+SEEDS = 8
 
 
 async def test_nothing_is_missed_altered_or_claimed_falsely(cluster: Cluster) -> None:

@@ -27,7 +27,7 @@ _CYCLES = 12
 _PATIENCE = 2  # cycles for a relay that cannot be read
 _LOOKS = 3  # cycles in which a round of re-verification must succeed
 # Seconds without a message; what is silent on purpose costs twice as long a cycle.
-_IDLE_TIMEOUT = 1.5
+_IDLE_TIMEOUT = 2.0
 _LONGEST_CYCLE = 400.0
 _KEY = "0000000000000000000000000000000000000000000000000000000000000003"
 _PUBLIC_KEY = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9"
