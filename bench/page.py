@@ -67,7 +67,8 @@ def page(points: Sequence[Point], machine: str, remarks: str) -> str:
 
 def picture(title: str) -> str:
     """The file name of a chart."""
-    return re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")[:60] + ".svg"
+    words = re.sub("[^a-z0-9]+", "-", title.lower().replace("µs", "microseconds"))
+    return words[:60].strip("-") + ".svg"
 
 
 def _profile(points: Sequence[Point]) -> str:
