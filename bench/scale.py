@@ -17,7 +17,7 @@ class Plan:
         per_server_core: events a second that a core of PostgreSQL takes in.
         terabytes: tables and indexes, without copies and write-ahead log.
         terabytes_of_disk: the same with room left on the disk.
-        client_cores: cores for a billion events in 30 days.
+        client_cores: cores of synchronizers for a billion events in so many days.
         server_cores: the same for PostgreSQL and PgBouncer.
         days_on_two_cores: how long two cores need for everything.
     """
@@ -31,7 +31,7 @@ class Plan:
     days_on_two_cores: float
 
 
-def plan(facts: Mapping[str, float], days: float = 30) -> Plan:
+def plan(facts: Mapping[str, float], days: float = 1) -> Plan:
     """From µs of client, server and pooler an event (end to end) and bytes an event."""
     client = facts["client_us"] / 1e6
     server = (facts["server_us"] + facts["pooler_us"]) / 1e6
