@@ -32,8 +32,12 @@ def main(argv: list[str]) -> int:
     """Measure the parts that were asked for. A missed goal is a result, not an error."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under three minutes, less exact")
+    parser.add_argument("--page", action="store_true", help="only write the page again")
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all of them by default")
     given = parser.parse_args(argv)
+    if given.page:
+        _write_page(_earlier())
+        return 0
     amounts = QUICK if given.quick else Amounts()
     # A part that is not measured again stays as it was, in the order of the parts.
     points = {} if given.quick or not given.parts else _earlier()
@@ -53,7 +57,7 @@ def main(argv: list[str]) -> int:
         print(f"\n{point.name}: CPU seconds by process (median of {point.runs} runs)")
         print(*(f"  {name}: {seconds:.2f}" for name, seconds in point.cpu.items()), sep="\n")
     if not given.quick:
-        write_page(ordered, ROOT / "docs" / "benchmarks", _machine())
+        _write_page(points)
     failed = [figure.name for figure in figures if figure.holds is False]
     print(f"\ngoals missed: {', '.join(failed) or 'none'}")
     return 0
@@ -70,6 +74,11 @@ def _earlier() -> dict[str, Point]:
 def _save(points: dict[str, Point]) -> None:
     document = {"machine": _machine(), "parts": [point.to_json() for point in points.values()]}
     RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_page(points: dict[str, Point]) -> None:
+    ordered = [points[name] for name in PARTS if name in points]
+    write_page(ordered, ROOT / "docs" / "benchmarks", _machine())
 
 
 def _machine() -> str:
