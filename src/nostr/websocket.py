@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Any, TypeVar
@@ -97,7 +98,8 @@ class RelayConnection:
         the longest time in all; what came until then is in the page.
 
         Sends CLOSE unless the relay ended the subscription itself. An empty page is given one
-        more round trip: if its events come after its EOSE, it ends as CLOSED "contradiction".
+        more round trip: if its events come after its EOSE, it ends as CLOSED "contradiction", and
+        if the relay leaves meanwhile, as DISCONNECTED.
         """
         collector = PageCollector(
             idle_timeout=idle_timeout,
@@ -113,8 +115,11 @@ class RelayConnection:
             page = await collector.page()
             is_open = page.end.kind is not EndKind.CLOSED
             if page.end.kind is EndKind.EOSE and not page.events:
-                await self._round_trip()
+                still_there = await self._round_trip()
                 page = collector.with_late(page)
+                if not still_there and not page.events:
+                    left = PageEnd(EndKind.DISCONNECTED, text="it left right after its EOSE")
+                    page = replace(page, end=left)
         except asyncio.CancelledError:
             self._send_soon(messages.encode_close(name))
             raise
@@ -248,17 +253,22 @@ class RelayConnection:
             return False
         return True
 
-    async def _round_trip(self) -> None:
-        """Waits for the answer to a ping: what was sent before it has come by then."""
+    async def _round_trip(self) -> bool:
+        """Waits for the answer to a ping: what was sent before it has come by then. False if the
+        connection broke meanwhile."""
         payload = str(next(self._names)).encode()
         pong = self._pongs[payload] = asyncio.Event()
         try:
-            with suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with asyncio.timeout(ROUND_TRIP_SECONDS):
-                    await self._websocket.ping(payload)
-                    await pong.wait()
+            async with asyncio.timeout(ROUND_TRIP_SECONDS):
+                await self._websocket.ping(payload)
+                await pong.wait()
+        except TimeoutError:
+            pass  # some do not answer pings
+        except (aiohttp.ClientError, OSError):
+            return False
         finally:
             del self._pongs[payload]
+        return not self.closed
 
     def _send_soon(self, message: bytes) -> None:
         if self.closed:

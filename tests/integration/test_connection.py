@@ -1,6 +1,7 @@
 """Connections against a relay that misbehaves on command, and against two real ones."""
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import Iterator
@@ -546,3 +547,31 @@ async def test_a_nostr_relay(nostr_relay: StartRelay):
         page = await read(connection)
     assert page.end.kind is EndKind.EOSE
     assert {event["id"] for event in page.events} == {event["id"] for event in events}
+
+
+async def test_an_eose_before_the_relay_leaves_is_no_empty_answer() -> None:
+    """It may have had events to send: a relay was seen to send EOSE first and then to break off."""
+
+    async def leave_after_eose(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        message = json.loads((await socket.receive()).data)
+        await socket.send_str(json.dumps(["EOSE", message[1]]))
+        assert request.transport is not None
+        request.transport.abort()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", leave_after_eose)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        url = RelayUrl.parse(f"ws://127.0.0.1:{runner.addresses[0][1]}", allow_private=True)
+        dialer = Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0)
+        async with await dialer.connect(url) as connection:
+            page = await connection.page({"limit": 5}, idle_timeout=5.0, max_events=5)
+            assert page.end.kind is EndKind.DISCONNECTED
+    finally:
+        await runner.cleanup()
