@@ -88,12 +88,11 @@ def main(
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     setup_logging(name, config.log_level)
-    return asyncio.run(_Shell(name, config, build(config), once=once).run())
+    return asyncio.run(_Shell(config, build(config), once=once).run())
 
 
 class _Shell:
-    def __init__(self, name: str, config: ServiceConfig, service: Service, *, once: bool) -> None:
-        self._name = name
+    def __init__(self, config: ServiceConfig, service: Service, *, once: bool) -> None:
         self._config = config
         self._service = service
         self._once = once
