@@ -6,10 +6,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 IN_VENV := PYTHONPATH=src $(VENV)/bin/python
 
-.PHONY: help setup demo stop run test simnet bench bench-quick lint format clean
+.PHONY: help setup requirements demo stop run test simnet bench bench-quick lint format clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Create .venv with everything the demo and the tests need
 
@@ -17,6 +17,15 @@ $(READY): requirements.txt requirements-dev.txt src/standalone/environment.py
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install it or set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) src/standalone/environment.py $(VENV) requirements-dev.txt
 	@touch $@
+
+# The --hash lines of all they need, for every Python from 3.11 on.
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/uv pip compile --quiet --no-config \
+	--universal --python-version 3.11 --generate-hashes
+
+requirements: $(READY)  ## Write requirements*.txt, with hashes, from requirements*.in
+	@$(VENV)/bin/python -m pip install --quiet uv==0.13.9
+	@$(LOCK) --only-binary :all: --output-file requirements.txt requirements.in
+	@$(LOCK) --constraint requirements.txt --output-file requirements-dev.txt requirements-dev.in
 
 demo: $(READY)  ## Archive three local relays and prove it complete (KEEP=1 leaves it running)
 	@$(IN_VENV) -m standalone.demo $(if $(KEEP),--keep)

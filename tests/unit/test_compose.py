@@ -309,6 +309,7 @@ def test_dockerfile(name: str) -> None:
     instructions = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert text.count("\nFROM ${PYTHON_IMAGE}") == 2
     assert "USER 1000:1000" in instructions
+    assert "/opt/venv/bin/pip install --require-hashes " in text
     assert instructions[-1] == f'CMD ["python", "src/{name}.py"]'
     assert ("HEALTHCHECK" in text) == (name != "initializer")
     assert SERVICES[name]["build"] == {"context": ".", "dockerfile": f"Dockerfile.{name}"}
