@@ -135,7 +135,7 @@ async def claim(
     lease_seconds: int,
 ) -> list[Claim]:
     """Claims up to `limit` of the relays for `owner`, the longest due first; stale leases are
-    taken over. The relays must be in the table relays."""
+    taken over."""
     if not urls or limit < 1:
         return []
 

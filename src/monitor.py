@@ -93,6 +93,7 @@ class Monitor:
             chunk_size=self._config.chunk_size,
             frequency=self._config.frequency_seconds,
             tracker=self._tracker,
+            candidates=plan.candidates,
         )
         await checks.run(plan.relays, stop)
         self._outcomes = checks.outcomes

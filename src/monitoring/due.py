@@ -6,6 +6,7 @@ import leases
 from bigbrotr import BigBrotr
 from config import MonitorConfig
 from errors import RelayUrlRefused
+from monitoring.candidates import candidates_due
 from monitoring.plan import Plan, make_plan
 from monitoring.schedule import RECHECKS
 from nostr.urls import RelayUrl, from_relay
@@ -24,8 +25,8 @@ _TO_ASK_AGAIN = """
 
 
 async def plan_checks(db: BigBrotr, config: MonitorConfig, *, tor: bool) -> Plan:
-    """The plan for one cycle: relays that are due by the age of their last check, and those that
-    answered until lately; `tor` is whether onion relays can be reached."""
+    """The plan for one cycle: relays that are due by the age of their last check, those that
+    answered until lately, and candidates; `tor` is whether onion relays can be reached."""
     now = int(time.time())
     due = await relays_due(db, config.frequency_hour, allow_private=config.allow_private_relays)
     resting = await db.fetch(_RESTING, leases.MONITOR, now)
@@ -35,6 +36,7 @@ async def plan_checks(db: BigBrotr, config: MonitorConfig, *, tor: bool) -> Plan
         _wanted([row["relay_url"] for row in again], config),
         {row["relay_url"] for row in resting},
         tor=tor,
+        candidates=_wanted(await candidates_due(db, tor=tor), config),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nostr.urls import RelayUrl
 
@@ -15,11 +15,13 @@ class Plan:
         relays: what to check, in order.
         resting: due by age, but dead and left alone for now.
         skipped_tor: due, but on the Tor network, which cannot be reached now.
+        candidates: the URLs of those to check that are no relays yet.
     """
 
     relays: tuple[RelayUrl, ...]
     resting: int
     skipped_tor: int
+    candidates: frozenset[str] = field(default=frozenset())
 
 
 def make_plan(
@@ -28,19 +30,23 @@ def make_plan(
     resting: Collection[str],
     *,
     tor: bool,
+    candidates: Sequence[RelayUrl] = (),
 ) -> Plan:
-    """The plan for the relays that are due by age and those to be asked again early.
+    """The plan for the relays that are due by age, those to be asked again early, and candidates.
 
-    Relays to be asked again come first: they are few, and were alive a moment ago. The order of
-    the rest is kept, except that relays of one host are spread out.
+    Relays to be asked again come first: they are few, and were alive a moment ago. Candidates come
+    last: few of them are alive. The order of the rest is kept, except that relays of one host are
+    spread out.
     """
     wanted = dict.fromkeys(rechecks)
     wanted.update((relay, None) for relay in due if relay.url not in resting)
+    wanted.update(dict.fromkeys(candidates))
     reachable = [relay for relay in wanted if tor or relay.network != "tor"]
     return Plan(
         relays=tuple(_spread(reachable)),
         resting=sum(relay.url in resting for relay in due),
         skipped_tor=len(wanted) - len(reachable),
+        candidates=frozenset(candidate.url for candidate in candidates),
     )
 
 

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import leases
@@ -20,6 +20,7 @@ from constants import LOG_WARNING
 from errors import WorkerDied
 from functions import RelayFailureTracker, chunkify
 from logging_config import fields
+from monitoring.candidates import is_proven
 from monitoring.due import ANSWERED_AT
 from monitoring.schedule import (
     FIRST_RECHECK_SECONDS,
@@ -54,11 +55,26 @@ class _Checked:
     claim: leases.Claim
     report: ProbeReport | None
     outcome: str
+    is_candidate: bool
+
+    @property
+    def result(self) -> ProbeReport | None:
+        """The report, if it is about the relay."""
+        return None if self.outcome in _NOT_CHECKED else self.report
+
+    @property
+    def answered(self) -> bool:
+        """Whether the relay answered; of a candidate, more is asked than that it opens."""
+        if self.result is None or self.result.metadata.nip66 is None:
+            return False
+        if self.is_candidate:
+            return is_proven(self.result)
+        return bool(self.result.metadata.nip66.openable)
 
     @property
     def stored(self) -> ProbeReport | None:
-        """The report, if it is about the relay."""
-        return None if self.outcome in _NOT_CHECKED else self.report
+        """The report, if it is to be stored, which makes a candidate a relay."""
+        return self.result if self.answered or not self.is_candidate else None
 
 
 class CheckRound:
@@ -72,6 +88,7 @@ class CheckRound:
         chunk_size: how many relays are claimed at once.
         frequency: seconds between two checks of a relay that answers.
         tracker: is told how relays fared that have answered before.
+        candidates: the URLs of those that are no relays until they answer.
     """
 
     def __init__(
@@ -84,6 +101,7 @@ class CheckRound:
         chunk_size: int,
         frequency: float,
         tracker: RelayFailureTracker,
+        candidates: Collection[str] = frozenset(),
     ) -> None:
         self._db = db
         self._check = check
@@ -92,6 +110,7 @@ class CheckRound:
         self._chunk_size = chunk_size
         self._frequency = frequency
         self._tracker = tracker
+        self._candidates = candidates
         self._running: dict[str, asyncio.Task[_Checked]] = {}
         self._checked: list[_Checked] = []
         self._store_at = 0.0
@@ -138,14 +157,15 @@ class CheckRound:
         self.counts["left_to_others"] += len(by_url) - len(claims)
 
     async def _run_check(self, claim: leases.Claim, relay: RelayUrl) -> _Checked:
+        is_candidate = relay.url in self._candidates
         try:
             report = await self._check(relay)
         except WorkerDied:
-            return _Checked(claim, None, "worker-died")
+            return _Checked(claim, None, "worker-died", is_candidate)
         except Exception:
             logger.exception(f"{LOG_WARNING} {fields('check_broken', relay=relay)}")
-            return _Checked(claim, None, "check-broken")
-        return _Checked(claim, report, _outcome(report))
+            return _Checked(claim, None, "check-broken", is_candidate)
+        return _Checked(claim, report, _outcome(report), is_candidate)
 
     async def _wait(self, stopped: asyncio.Task[bool]) -> None:
         """Until a check is done, or something else is due."""
@@ -190,16 +210,16 @@ class CheckRound:
     async def _release(self, checked: _Checked, now: int) -> None:
         claim, outcome = checked.claim, checked.outcome
         self.outcomes[outcome] += 1
-        answered = self._count(checked)
+        self._count(checked)
         started = now
-        if checked.stored is None:
+        if checked.result is None:
             # Not the relay's fault, but a relay that breaks workers must not do so in a loop.
             # What was dead before stays so.
             pause = min(FIRST_RECHECK_SECONDS, self._frequency)
             failed, learnt = claim.failures > 0, None
-        elif answered:
+        elif checked.answered:
             # Another monitor may have made its plan before this check.
-            started = checked.stored.metadata.generated_at
+            started = checked.result.metadata.generated_at
             pause = min(LONGEST_PLAN_SECONDS, self._frequency)
             failed, learnt = False, {ANSWERED_AT: now}
         else:
@@ -221,13 +241,14 @@ class CheckRound:
             learnt=learnt,
         )
 
-    def _count(self, checked: _Checked) -> bool:
-        """Count a result; whether the relay answered."""
-        if checked.stored is None or checked.stored.metadata.nip66 is None:
+    def _count(self, checked: _Checked) -> None:
+        if checked.result is None or checked.result.metadata.nip66 is None:
             self.counts["not_checked"] += 1
-            return False
-        result = checked.stored.metadata.nip66
+            return
+        result = checked.result.metadata.nip66
         self.counts["checked"] += 1
+        self.counts["candidates"] += checked.is_candidate
+        self.counts["proven"] += checked.is_candidate and checked.answered
         self.counts["open"] += result.openable
         self.counts["readable"] += result.readable
         self.counts["writable"] += result.writable
@@ -235,7 +256,6 @@ class CheckRound:
             self._tracker.record_success()
         elif ANSWERED_AT in checked.claim.learnt:
             self._tracker.record_failure()
-        return bool(result.openable)
 
     async def _abandon(self) -> None:
         self._collect()

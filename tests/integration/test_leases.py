@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-import asyncpg
 import pytest
 
 from bigbrotr import BigBrotr
@@ -108,8 +107,3 @@ async def test_an_ending_process_gives_everything_back(db: BigBrotr, relays: lis
     await _claim(db, "other", 5)
     assert await release_owner(db, "me") == 13
     assert len(await _claim(db, "next", 100)) == 25
-
-
-async def test_an_unknown_relay_is_an_error(db: BigBrotr) -> None:
-    with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await claim(db, SYNC, ["wss://unknown.example"], "me", limit=1, lease_seconds=60)

@@ -35,3 +35,13 @@ def test_relays_of_one_host_are_spread_out():
     due = relays(*(f"wss://a.example/{n}" for n in range(3)), "wss://b.example", "wss://c.example")
     hosts = [relay.host[0] for relay in make_plan(due, (), (), tor=True).relays]
     assert hosts == ["a", "b", "c", "a", "a"]
+
+
+def test_candidates_come_last_and_are_told_apart():
+    due = relays("wss://a.example", "wss://b.example")
+    named = relays("wss://c.example", "wss://a.example/inbox", ONION)
+    plan = make_plan(due, (), (), tor=False, candidates=named)
+    assert [relay.url[6:] for relay in plan.relays] == [
+        *("a.example", "b.example", "c.example", "a.example/inbox")
+    ]
+    assert plan.candidates == {relay.url for relay in named}
