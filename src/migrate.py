@@ -57,7 +57,7 @@ class Migration:
 
 
 def read_migrations(directory: Path = INIT_DIRECTORY) -> tuple[Migration, ...]:
-    """The files in order; raises SchemaMismatch unless they are numbered 1, 2, 3 ..."""
+    """The files by number; raises SchemaMismatch unless they start with 1 and none is twice."""
     found = []
     for path in sorted(directory.glob("*.sql")):
         named = _FILE_NAME.fullmatch(path.name)
@@ -67,8 +67,9 @@ def read_migrations(directory: Path = INIT_DIRECTORY) -> tuple[Migration, ...]:
         found.append(
             Migration(int(named[1]), named[2], content.decode(), sha256(content).hexdigest())
         )
-    if not found or [migration.version for migration in found] != [*range(1, len(found) + 1)]:
-        raise SchemaMismatch(f"{directory}: the SQL files must be numbered 001, 002, 003 ...")
+    versions = [migration.version for migration in found]
+    if versions[:1] != [1] or len(set(versions)) != len(versions):
+        raise SchemaMismatch(f"{directory}: number the SQL files 001, 002 ..., each differently")
     return tuple(found)
 
 
@@ -78,10 +79,10 @@ def pending_migrations(
     """What is left to apply, given the checksum by version of what was (None where psql applied
     a file and no runner has seen it yet). Raises SchemaMismatch when the database is newer than
     the code, or when a file differs from what was applied."""
-    newer = max(applied, default=0)
-    if newer > len(known):
+    newest, latest = max(applied, default=0), known[-1].version
+    if newest > latest:
         raise SchemaMismatch(
-            f"the database has schema version {newer}, this code knows {len(known)}: "
+            f"the database has schema version {newest}, this code knows {latest}: "
             "run a newer BigBrotr"
         )
     for migration in known:
@@ -152,7 +153,7 @@ async def check_schema(db: BigBrotr, *, directory: Path = INIT_DIRECTORY) -> Non
     if pending:
         raise SchemaMismatch(
             f"database {db.dbname} lacks the schema versions from {pending[0].version} to "
-            f"{len(known)}: run the initializer first"
+            f"{pending[-1].version}: run the initializer first"
         )
 
 

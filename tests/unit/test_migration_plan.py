@@ -33,13 +33,24 @@ def test_a_changed_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [[], ["001_a.sql", "003_b.sql"], ["002_a.sql"], ["1_a.sql"], ["001_A.sql"]]
+    "names", [[], ["001_a.sql", "001_b.sql"], ["002_a.sql"], ["1_a.sql"], ["001_A.sql"]]
 )
 def test_files_must_be_numbered(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("SELECT 1;")
     with pytest.raises(SchemaMismatch):
         read_migrations(tmp_path)
+
+
+def test_a_number_may_be_left_out(tmp_path: Path) -> None:
+    """Files are written side by side, and a later one may be ready first."""
+    for name in ("001_a.sql", "003_b.sql"):
+        (tmp_path / name).write_text("SELECT 1;")
+    one, three = read_migrations(tmp_path)
+    assert (one.version, three.version) == (1, 3)
+    assert pending_migrations((one, three), {3: None}) == (one,)
+    with pytest.raises(SchemaMismatch, match="version 4, this code knows 3"):
+        pending_migrations((one, three), {4: None})
 
 
 def test_files_record_themselves() -> None:
