@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+import health_gateway
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
@@ -52,7 +54,9 @@ def dockerfile(service: str) -> str:
 
 
 def test_services_are_those_of_the_specification() -> None:
-    assert set(SERVICES) == {"database", "pgbouncer", "torproxy", "pgadmin", *PYTHON_SERVICES}
+    ours = {"health"}
+    named = {"database", "pgbouncer", "torproxy", "pgadmin", *PYTHON_SERVICES}
+    assert set(SERVICES) == named | ours
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -118,16 +122,28 @@ def test_ports_are_those_of_the_specification_on_loopback() -> None:
         "database": ["127.0.0.1:5432:5432"],
         "pgbouncer": ["127.0.0.1:6432:6432"],
         "pgadmin": ["127.0.0.1:8080:8080"],
-        "monitor": ["127.0.0.1:8081:8080"],
-        "synchronizer": ["127.0.0.1:8082:8080"],
-        "priority_synchronizer": ["127.0.0.1:8083:8080"],
-        "finder": ["127.0.0.1:8084:8080"],
+        "health": [f"127.0.0.1:{port}:{port}" for port in (8081, 8082, 8083, 8084)],
     }
+
+
+def test_health_ports_lead_to_the_services_of_the_specification() -> None:
+    gateway = SERVICES["health"]
+    assert gateway["command"][:2] == ["python", "src/health_gateway.py"]
+    assert [health_gateway.parse_route(text) for text in gateway["command"][2:]] == [
+        health_gateway.Route(8081, "monitor", 8080),
+        health_gateway.Route(8082, "synchronizer", 8080),
+        health_gateway.Route(8083, "priority_synchronizer", 8080),
+        health_gateway.Route(8084, "finder", 8080),
+    ]
+    for name in SCALABLE:
+        assert set(gateway["networks"]) <= set(SERVICES[name]["networks"])
+    for name in ("database", "pgbouncer", "torproxy"):
+        assert set(gateway["networks"]).isdisjoint(SERVICES[name]["networks"])
 
 
 def test_names_are_fixed_where_one_container_runs() -> None:
     for name, service in SERVICES.items():
-        expected = None if name in SCALABLE else f"bigbrotr_{name}"
+        expected = None if name in SCALABLE else f"${{COMPOSE_PROJECT_NAME}}_{name}"
         assert service.get("container_name") == expected, name
 
 
@@ -137,7 +153,7 @@ def test_start_order() -> None:
         return {other: needed["condition"] for other, needed in needs.items()}
 
     healthy, done = "service_healthy", "service_completed_successfully"
-    assert waits_for("database") == waits_for("torproxy") == {}
+    assert waits_for("database") == waits_for("torproxy") == waits_for("health") == {}
     assert waits_for("initializer") == {"database": healthy}
     assert waits_for("pgbouncer") == {"database": healthy, "initializer": done}
     for name in SCALABLE:
@@ -165,6 +181,7 @@ def test_secrets_reach_only_who_needs_them(name: str) -> None:
         "database": {"POSTGRES_PASSWORD"},
         "pgbouncer": {"PGBOUNCER_AUTH_PASSWORD", "PGBOUNCER_ADMIN_PASSWORD"},
         "torproxy": set(),
+        "health": set(),
         "initializer": {
             "POSTGRES_PASSWORD",
             "POSTGRES_WRITER_PASSWORD",
