@@ -44,6 +44,7 @@ def measure(amounts: Amounts) -> Point:
             database,
             MONITOR_NUM_CORES=CORES,
             MONITOR_REQUESTS_PER_CORE=EACH,
+            MONITOR_CHECKS_PER_HOST=CORES * EACH,  # all are at one address
             MONITOR_REQUEST_TIMEOUT=TIMEOUT,
         )
         ran = run_program(COMMAND, env)

@@ -62,6 +62,8 @@ def load_monitor_config(environ: Mapping[str, str] = os.environ) -> MonitorConfi
         num_cores=_cores(own),
         chunk_size=_count(own, "CHUNK_SIZE", 50),
         requests_per_core=_count(own, "REQUESTS_PER_CORE", 10),
+        checks_per_host=_count(own, "CHECKS_PER_HOST", 4),
+        tor_checks=_count(own, "TOR_CHECKS", 10),
         request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
     )
 

@@ -64,12 +64,15 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig(ServiceConfig):
-    """A relay is checked every `frequency_hour` hours; `request_timeout` is in seconds."""
+    """A relay is checked every `frequency_hour` hours; `request_timeout` is in seconds. At once:
+    `checks_per_host` relays of one host, `tor_checks` onion relays."""
 
     frequency_hour: float
     num_cores: int
     chunk_size: int
     requests_per_core: int
+    checks_per_host: int
+    tor_checks: int
     request_timeout: float
 
     @property

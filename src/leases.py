@@ -55,17 +55,19 @@ _RENEW = """
     RETURNING relay_url
 """
 _RELEASE = """
-    UPDATE relay_tasks
+    UPDATE relay_tasks AS task
     SET owner = NULL,
         lease_expires_at = NULL,
         heartbeat_at = NULL,
-        failures = CASE WHEN $5 THEN failures + 1 ELSE 0 END,
-        last_outcome = $4,
-        not_before = $6,
-        learnt = coalesce($7::jsonb, learnt),
+        failures = CASE WHEN given.failed THEN task.failures + 1 ELSE 0 END,
+        last_outcome = given.outcome,
+        not_before = given.not_before,
+        learnt = coalesce(given.learnt, task.learnt),
         updated_at = floor(extract(epoch FROM now()))::bigint
-    WHERE purpose = $1 AND owner = $2 AND relay_url = $3
-    RETURNING relay_url
+    FROM unnest($3::text[], $4::text[], $5::boolean[], $6::bigint[], $7::jsonb[])
+         AS given (url, outcome, failed, not_before, learnt)
+    WHERE task.purpose = $1 AND task.owner = $2 AND task.relay_url = given.url COLLATE "C"
+    RETURNING task.relay_url
 """
 _RELEASE_OWNER = """
     UPDATE relay_tasks
@@ -92,6 +94,18 @@ class Claim:
     url: str
     failures: int
     learnt: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How the work on a relay went. `not_before` is when it may be claimed again (Unix seconds);
+    `learnt` None keeps what was learnt before."""
+
+    url: str
+    outcome: str
+    failed: bool
+    not_before: int
+    learnt: Mapping[str, Any] | None = None
 
 
 def may_claim(state: TaskState, now: int) -> bool:
@@ -179,11 +193,30 @@ async def release(
     not_before: int,
     learnt: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Ends a lease and records how the work went; `learnt` None keeps what was learnt before.
-    Returns False, and changes nothing, when the lease was not the owner's any more."""
-    facts = None if learnt is None else json.dumps(dict(learnt))
-    row = await db.fetchone(_RELEASE, purpose, owner, url, outcome, failed, not_before, facts)
-    return row is not None
+    """`release_all` for one relay. Returns False, and changes nothing, when the lease was not
+    the owner's any more."""
+    one = Release(url, outcome, failed, not_before, learnt)
+    ours = await db.run_in_transaction(lambda conn: release_all(conn, purpose, owner, [one]))
+    return url in ours
+
+
+async def release_all(
+    conn: asyncpg.Connection, purpose: str, owner: str, releases: Sequence[Release]
+) -> set[str]:
+    """Ends leases and records how the work went, in the caller's transaction. Returns the relays
+    that were still the owner's; nothing is changed for the others."""
+    ordered = sorted(releases, key=lambda one: one.url)
+    rows = await conn.fetch(
+        _RELEASE,
+        purpose,
+        owner,
+        [one.url for one in ordered],
+        [one.outcome for one in ordered],
+        [one.failed for one in ordered],
+        [one.not_before for one in ordered],
+        [None if one.learnt is None else json.dumps(dict(one.learnt)) for one in ordered],
+    )
+    return {row["relay_url"] for row in rows}
 
 
 async def release_owner(db: BigBrotr, owner: str, purpose: str | None = None) -> int:

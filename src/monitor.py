@@ -28,7 +28,7 @@ from logging_config import fields
 from migrate import check_schema
 from monitoring.check import checker
 from monitoring.due import plan_checks
-from monitoring.rounds import CheckRound
+from monitoring.rounds import CheckRound, Limits
 from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl
 from service import CycleReport, main
@@ -89,8 +89,12 @@ class Monitor:
             self._db,
             self._pool.run,
             owner=self._owner,
-            capacity=self._pool.capacity,
-            chunk_size=self._config.chunk_size,
+            limits=Limits(
+                self._pool.capacity,
+                self._config.chunk_size,
+                self._config.checks_per_host,
+                self._config.tor_checks,
+            ),
             frequency=self._config.frequency_seconds,
             tracker=self._tracker,
             candidates=plan.candidates,

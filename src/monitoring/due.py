@@ -1,5 +1,6 @@
 """What the archive says of which relays are to be checked now."""
 
+import random
 import time
 
 import leases
@@ -37,6 +38,7 @@ async def plan_checks(db: BigBrotr, config: MonitorConfig, *, tor: bool) -> Plan
         {row["relay_url"] for row in resting},
         tor=tor,
         candidates=_wanted(await candidates_due(db, tor=tor), config),
+        chance=random.Random(),
     )
 
 

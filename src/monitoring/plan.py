@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from nostr.urls import RelayUrl
 
@@ -31,15 +32,18 @@ def make_plan(
     *,
     tor: bool,
     candidates: Sequence[RelayUrl] = (),
+    chance: Random,
 ) -> Plan:
     """The plan for the relays that are due by age, those to be asked again early, and candidates.
 
     Relays to be asked again come first: they are few, and were alive a moment ago. Candidates come
-    last: few of them are alive. The order of the rest is kept, except that relays of one host are
-    spread out.
+    last: few of them are alive. The others are mixed, so that the dead ones, which take the whole
+    of a timeout, do not come all together; relays of one host are spread out.
     """
     wanted = dict.fromkeys(rechecks)
-    wanted.update((relay, None) for relay in due if relay.url not in resting)
+    others = [relay for relay in due if relay.url not in resting]
+    chance.shuffle(others)
+    wanted.update((relay, None) for relay in others)
     wanted.update(dict.fromkeys(candidates))
     reachable = [relay for relay in wanted if tor or relay.network != "tor"]
     return Plan(

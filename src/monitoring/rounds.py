@@ -7,26 +7,20 @@ by number and by age, whatever is still running: a slow relay holds up nobody.
 
 import asyncio
 import logging
-import math
-import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import leases
 from bigbrotr import BigBrotr
 from constants import LOG_WARNING
 from errors import WorkerDied
-from functions import RelayFailureTracker, chunkify
+from functions import RelayFailureTracker
 from logging_config import fields
-from monitoring.candidates import is_proven
-from monitoring.due import ANSWERED_AT
-from monitoring.schedule import (
-    FIRST_RECHECK_SECONDS,
-    LONGEST_PLAN_SECONDS,
-    rest_after_failure,
-)
+from monitoring.results import Checked, store
+from monitoring.waiting import Waiting
 from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl
 
@@ -35,46 +29,24 @@ _HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 _BATCH_SIZE = 100
 _BATCH_SECONDS = 2.0
 
-# Outcomes that say something of our own side, and nothing of the relay.
-_NOT_CHECKED = frozenset(("no-tor", "socks", "worker-died", "check-broken"))
-# Why an open relay cannot be read. Any other word is the relay's own, and there is no end to them.
-_READ_OUTCOMES = frozenset(
-    (
-        *("ok", "timeout", "disconnected", "closed", "overflow"),
-        *("auth-required", "payment-required", "restricted", "blocked", "rate-limited"),
-        *("error", "invalid", "unsupported", "mute", "pow"),
-    )
-)
-_OTHER_REFUSAL = "other-refusal"
-
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    claim: leases.Claim
-    report: ProbeReport | None
-    outcome: str
-    is_candidate: bool
+class Limits:
+    """How much goes on side by side.
 
-    @property
-    def result(self) -> ProbeReport | None:
-        """The report, if it is about the relay."""
-        return None if self.outcome in _NOT_CHECKED else self.report
+    Attributes:
+        capacity: checks in all.
+        chunk_size: relays claimed at once.
+        per_host: checks of relays of one host.
+        tor: checks of onion relays.
+    """
 
-    @property
-    def answered(self) -> bool:
-        """Whether the relay answered; of a candidate, more is asked than that it opens."""
-        if self.result is None or self.result.metadata.nip66 is None:
-            return False
-        if self.is_candidate:
-            return is_proven(self.result)
-        return bool(self.result.metadata.nip66.openable)
-
-    @property
-    def stored(self) -> ProbeReport | None:
-        """The report, if it is to be stored, which makes a candidate a relay."""
-        return self.result if self.answered or not self.is_candidate else None
+    capacity: int
+    chunk_size: int
+    per_host: int
+    tor: int
 
 
 class CheckRound:
@@ -84,8 +56,7 @@ class CheckRound:
         db: where claims and results go.
         check: checks one relay, wherever (a worker pool's `run`).
         owner: the name under which relays are claimed.
-        capacity: how many checks `check` can run at once.
-        chunk_size: how many relays are claimed at once.
+        limits: how much goes on side by side.
         frequency: seconds between two checks of a relay that answers.
         tracker: is told how relays fared that have answered before.
         candidates: the URLs of those that are no relays until they answer.
@@ -97,8 +68,7 @@ class CheckRound:
         check: Callable[[RelayUrl], Awaitable[ProbeReport]],
         *,
         owner: str,
-        capacity: int,
-        chunk_size: int,
+        limits: Limits,
         frequency: float,
         tracker: RelayFailureTracker,
         candidates: Collection[str] = frozenset(),
@@ -106,13 +76,14 @@ class CheckRound:
         self._db = db
         self._check = check
         self._owner = owner
-        self._capacity = capacity
-        self._chunk_size = chunk_size
+        self._limits = limits
         self._frequency = frequency
         self._tracker = tracker
         self._candidates = candidates
-        self._running: dict[str, asyncio.Task[_Checked]] = {}
-        self._checked: list[_Checked] = []
+        self._waiting = Waiting((), per_host=1, tor=1)
+        self._running: dict[RelayUrl, asyncio.Task[Checked]] = {}
+        self._checked: list[Checked] = []
+        self._news = asyncio.Event()
         self._store_at = 0.0
         self._heartbeat_at = 0.0
         self.counts: Counter[str] = Counter()
@@ -125,14 +96,18 @@ class CheckRound:
         Raises:
             DatabaseError: the archive was lost; what was not stored will be checked again.
         """
-        chunks = deque(chunkify(list(relays), self._chunk_size))
+        limits = self._limits
+        self._waiting = Waiting(relays, per_host=limits.per_host, tor=limits.tor)
         stopped = asyncio.create_task(stop.wait())
+        stopped.add_done_callback(self._wake)
         self._heartbeat_at = _clock() + _HEARTBEAT_SECONDS
         try:
-            while not stop.is_set() and (chunks or self._running):
-                while chunks and len(self._running) < self._capacity and not stop.is_set():
-                    await self._claim(chunks.popleft())
-                await self._wait(stopped)
+            while not stop.is_set() and (self._waiting or self._running):
+                while len(self._running) < limits.capacity and not stop.is_set():
+                    if not (chunk := self._waiting.take(limits.chunk_size)):
+                        break
+                    await self._claim(chunk)
+                await self._wait()
                 self._collect()
                 await self._keep_up()
         finally:
@@ -142,43 +117,50 @@ class CheckRound:
         await leases.release_owner(self._db, self._owner)
 
     async def _claim(self, relays: Sequence[RelayUrl]) -> None:
-        by_url = {relay.url: relay for relay in relays}
         claims = await leases.claim(
             self._db,
             leases.MONITOR,
-            list(by_url),
+            [relay.url for relay in relays],
             self._owner,
-            limit=len(by_url),
+            limit=len(relays),
             lease_seconds=LEASE_SECONDS,
         )
-        for claim in claims:
-            task = asyncio.create_task(self._run_check(claim, by_url[claim.url]))
-            self._running[claim.url] = task
-        self.counts["left_to_others"] += len(by_url) - len(claims)
+        claimed = {claim.url: claim for claim in claims}
+        for relay in relays:
+            if claim := claimed.get(relay.url):
+                task = asyncio.create_task(self._run_check(claim, relay))
+                task.add_done_callback(self._wake)
+                self._running[relay] = task
+            else:
+                self.counts["left_to_others"] += 1
+                self._waiting.done(relay)
 
-    async def _run_check(self, claim: leases.Claim, relay: RelayUrl) -> _Checked:
+    async def _run_check(self, claim: leases.Claim, relay: RelayUrl) -> Checked:
         is_candidate = relay.url in self._candidates
         try:
             report = await self._check(relay)
         except WorkerDied:
-            return _Checked(claim, None, "worker-died", is_candidate)
+            return Checked(claim, None, "worker-died", is_candidate)
         except Exception:
             logger.exception(f"{LOG_WARNING} {fields('check_broken', relay=relay)}")
-            return _Checked(claim, None, "check-broken", is_candidate)
-        return _Checked(claim, report, _outcome(report), is_candidate)
+            return Checked(claim, None, "check-broken", is_candidate)
+        return Checked.of(claim, report, is_candidate)
 
-    async def _wait(self, stopped: asyncio.Task[bool]) -> None:
+    def _wake(self, _: object) -> None:
+        self._news.set()
+
+    async def _wait(self) -> None:
         """Until a check is done, or something else is due."""
         due = min(self._heartbeat_at, self._store_at or self._heartbeat_at)
-        await asyncio.wait(
-            (stopped, *self._running.values()),
-            timeout=max(0.0, due - _clock()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, due - _clock())):
+                await self._news.wait()
+        self._news.clear()
 
     def _collect(self) -> None:
-        for url in [url for url, task in self._running.items() if task.done()]:
-            self._checked.append(self._running.pop(url).result())
+        for relay in [relay for relay, task in self._running.items() if task.done()]:
+            self._checked.append(self._running.pop(relay).result())
+            self._waiting.done(relay)
             self._store_at = self._store_at or _clock() + _BATCH_SECONDS
 
     async def _keep_up(self) -> None:
@@ -190,58 +172,25 @@ class CheckRound:
 
     async def _prolong(self) -> None:
         self._heartbeat_at = _clock() + _HEARTBEAT_SECONDS
-        held = [*self._running, *(checked.claim.url for checked in self._checked)]
+        held = [relay.url for relay in self._running]
+        held += [checked.claim.url for checked in self._checked]
         ours = await leases.heartbeat(self._db, leases.MONITOR, self._owner, held, LEASE_SECONDS)
-        for url in self._running.keys() - ours:
+        for relay in [relay for relay in self._running if relay.url not in ours]:
             # We stood still for minutes, and another monitor took the relay over.
-            self._running.pop(url).cancel()
+            self._running.pop(relay).cancel()
+            self._waiting.done(relay)
             self.counts["left_to_others"] += 1
 
     async def _store(self) -> None:
         batch, self._checked, self._store_at = self._checked, [], 0.0
-        reports = [checked.stored for checked in batch]
-        metadata = [report.metadata for report in reports if report is not None]
-        now = int(time.time())
-        if metadata:
-            self.counts["stored"] += await self._db.insert_relay_metadata_batch(metadata, now)
+        if not batch:
+            return
+        self.counts["stored"] += await store(self._db, self._owner, batch, self._frequency)
         for checked in batch:
-            await self._release(checked, now)
+            self._count(checked)
 
-    async def _release(self, checked: _Checked, now: int) -> None:
-        claim, outcome = checked.claim, checked.outcome
-        self.outcomes[outcome] += 1
-        self._count(checked)
-        started = now
-        if checked.result is None:
-            # Not the relay's fault, but a relay that breaks workers must not do so in a loop.
-            # What was dead before stays so.
-            pause = min(FIRST_RECHECK_SECONDS, self._frequency)
-            failed, learnt = claim.failures > 0, None
-        elif checked.answered:
-            # Another monitor may have made its plan before this check.
-            started = checked.result.metadata.generated_at
-            pause = min(LONGEST_PLAN_SECONDS, self._frequency)
-            failed, learnt = False, {ANSWERED_AT: now}
-        else:
-            failed, learnt = True, None
-            pause = rest_after_failure(
-                claim.failures + 1,
-                answered_before=ANSWERED_AT in claim.learnt,
-                frequency=self._frequency,
-                chance=random.random(),
-            )
-        await leases.release(
-            self._db,
-            leases.MONITOR,
-            self._owner,
-            claim.url,
-            outcome=outcome,
-            failed=failed,
-            not_before=started + math.floor(pause),
-            learnt=learnt,
-        )
-
-    def _count(self, checked: _Checked) -> None:
+    def _count(self, checked: Checked) -> None:
+        self.outcomes[checked.outcome] += 1
         if checked.result is None or checked.result.metadata.nip66 is None:
             self.counts["not_checked"] += 1
             return
@@ -252,9 +201,9 @@ class CheckRound:
         self.counts["open"] += result.openable
         self.counts["readable"] += result.readable
         self.counts["writable"] += result.writable
-        if result.openable:
+        if checked.answered:
             self._tracker.record_success()
-        elif ANSWERED_AT in checked.claim.learnt:
+        elif checked.answered_before:
             self._tracker.record_failure()
 
     async def _abandon(self) -> None:
@@ -264,14 +213,6 @@ class CheckRound:
             task.cancel()
         if running:
             await asyncio.wait(running)
-
-
-def _outcome(report: ProbeReport) -> str:
-    """The report's outcome as a word from a list that is ours."""
-    result = report.metadata.nip66
-    if result is None or not result.openable or report.outcome in _READ_OUTCOMES:
-        return report.outcome
-    return _OTHER_REFUSAL
 
 
 def _clock() -> float:

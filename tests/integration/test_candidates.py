@@ -11,7 +11,7 @@ import leases
 from bigbrotr import BigBrotr
 from functions import RelayFailureTracker
 from monitoring.candidates import candidates_due, is_proven
-from monitoring.rounds import CheckRound
+from monitoring.rounds import CheckRound, Limits
 from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl, to_relay
 
@@ -74,8 +74,7 @@ async def check(db: BigBrotr, relays: list[RelayUrl], outcome: str, **how: bool)
         db,
         answer,
         owner="us",
-        capacity=4,
-        chunk_size=10,
+        limits=Limits(capacity=4, chunk_size=10, per_host=4, tor=4),
         frequency=8 * 3600,
         tracker=RelayFailureTracker(),
         candidates={relay.url for relay in relays},

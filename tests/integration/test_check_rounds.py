@@ -12,7 +12,7 @@ from bigbrotr import BigBrotr
 from errors import DatabaseError, WorkerDied
 from functions import RelayFailureTracker
 from monitoring import rounds
-from monitoring.rounds import CheckRound
+from monitoring.rounds import CheckRound, Limits
 from monitoring.schedule import FIRST_REST_SECONDS
 from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl, to_relay
@@ -47,13 +47,20 @@ async def insert(db: BigBrotr, *hosts: str) -> list[RelayUrl]:
     return relays
 
 
-def a_round(db: BigBrotr, check: Check, *, owner: str = "us", capacity: int = 4) -> CheckRound:
+def a_round(
+    db: BigBrotr,
+    check: Check,
+    *,
+    owner: str = "us",
+    capacity: int = 4,
+    per_host: int = 4,
+    tor: int = 4,
+) -> CheckRound:
     return CheckRound(
         db,
         check,
         owner=owner,
-        capacity=capacity,
-        chunk_size=3,
+        limits=Limits(capacity, chunk_size=3, per_host=per_host, tor=tor),
         frequency=8 * 3600,
         tracker=RelayFailureTracker(),
     )
@@ -310,3 +317,23 @@ async def test_a_lost_database_ends_the_round(db: BigBrotr) -> None:
     with pytest.raises(DatabaseError):
         await a_round(db, check).run([first, second], asyncio.Event())
     assert abandoned.is_set()
+
+
+async def test_relays_of_one_host_are_checked_a_few_at_a_time(db: BigBrotr) -> None:
+    paths = [RelayUrl.parse(f"wss://many.example/{number}") for number in range(7)]
+    await db.insert_relay_batch([to_relay(relay) for relay in paths], 1)
+    under_check: set[RelayUrl] = set()
+    most = 0
+
+    async def check(relay: RelayUrl) -> ProbeReport:
+        nonlocal most
+        under_check.add(relay)
+        most = max(most, len(under_check))
+        await asyncio.sleep(0.02)
+        under_check.remove(relay)
+        return report(relay)
+
+    this = a_round(db, check, per_host=2)
+    await this.run(paths, asyncio.Event())
+    assert most == 2
+    assert this.counts["checked"] == 7
