@@ -91,6 +91,12 @@ async def remaining(
     return [Window(row["since"], row["until"]) for row in rows]
 
 
+async def kept_from(db: BigBrotr) -> int:
+    """The first second whose events are not all removed by retention: none before is wanted."""
+    row = await db.fetchone("SELECT removed_before FROM retention WHERE kind IS NULL")
+    return row["removed_before"] if row else 0
+
+
 async def first_unproven(
     db: BigBrotr, relay_url: str, filter_hash: str, target: Window
 ) -> int | None:

@@ -154,9 +154,9 @@ class SynchronizerService:
         """
         now = min(int(time.time()), await leases.database_time(self._db))
         last = min(self._config.last_second(now), now - 1)
-        first = self._config.start_timestamp
+        first = max(self._config.start_timestamp, await ledger.kept_from(self._db))
         if first > last:
-            early = fields("nothing_to_do_yet", start_timestamp=first, last_second=last)
+            early = fields("nothing_to_do_yet", first_second=first, last_second=last)
             logger.info(f"{LOG_WAIT} {early}")
             return None
         return Window(first, last)

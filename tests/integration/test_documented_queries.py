@@ -119,4 +119,4 @@ async def test_printed_answers_to_what_is_missing(database: Database, db: BigBro
 def test_there_are_blocks_on_the_pages_that_promise_them() -> None:
     assert len(blocks(ROOT / "README.md")) >= 3
     assert len(blocks(ROOT / "docs/schema.md")) >= 12
-    assert any(AS_THE_OWNER in block for block in blocks(ROOT / "docs/schema.md"))
+    assert any(AS_THE_OWNER in block for block in blocks(ROOT / "docs/maintenance.md"))
