@@ -14,6 +14,7 @@ from nostr.pages import EndKind, PageCollector, PageEnd
 _KEPT_NOTICES = 8
 _REMEMBERED_PAGES = 64
 _NOTICE_LENGTH = 500
+_MOST_LATE = 10_000
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ class Inbox:
 
     `challenge` is the latest AUTH challenge, `challenged` is set once there is one, `notices`
     are the last few NOTICE texts. `malformed` counts frames that were no messages, `stray`
-    events that nobody asked for, `late` those among them whose page had ended in EOSE, and
-    `stray_bytes` all that was of no use since the last page ended.
+    events that came for no open page, and `stray_bytes` all that was of no use since the last
+    page ended. Strays whose page had ended in EOSE are kept until `take_late`.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Inbox:
         self.challenged = asyncio.Event()
         self.malformed = 0
         self.stray = 0
-        self.late = 0
+        self._late: dict[str, list[object]] = {}
         self._complete: deque[str] = deque(maxlen=_REMEMBERED_PAGES)
         self.stray_bytes = 0
 
@@ -50,14 +51,8 @@ class Inbox:
             return
         match message:
             case messages.EventMessage(subscription, event):
-                page = self.pages.get(subscription)
-                if page is None:
-                    self.stray += 1
-                    self.late += subscription in self._complete
-                    self.stray_bytes += len(frame)
-                else:
-                    page.add(event, len(frame))
-                return
+                if self._take_event(subscription, event, len(frame)):
+                    return
             case messages.Eose(subscription, hint):
                 self._end_page(subscription, PageEnd(EndKind.EOSE, hint=hint))
             case messages.Closed():
@@ -85,6 +80,14 @@ class Inbox:
             page.malformed += 1
             break
 
+    def take_late(self, subscription: str | None = None) -> tuple[object, ...]:
+        """The events that came after the EOSE of their page, of one subscription or of all; each
+        is given away once."""
+        if subscription is not None:
+            return tuple(self._late.pop(subscription, ()))
+        late, self._late = self._late, {}
+        return tuple(event for events in late.values() for event in events)
+
     def finish(self, end: PageEnd) -> None:
         """The connection has ended, and with it all that waited for an answer."""
         for page in self.pages.values():
@@ -95,6 +98,19 @@ class Inbox:
             _resolve(reply, None)
         for number in self.counts.values():
             _resolve(number, None)
+
+    def _take_event(self, subscription: str, event: object, size: int) -> bool:
+        """Whether an open page took the event."""
+        page = self.pages.get(subscription)
+        if page is not None and not page.has_ended:
+            page.add(event, size)
+            return True
+        self.stray += 1
+        if subscription in self._complete:
+            late = self._late.setdefault(subscription, [])
+            if len(late) < _MOST_LATE:
+                late.append(event)
+        return False
 
     def _take_closed(self, closed: messages.Closed) -> None:
         subscription, prefix, text = closed.subscription, closed.prefix, closed.text

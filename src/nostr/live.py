@@ -22,10 +22,12 @@ class LiveFeed:
         self.malformed = 0
         self.last_notice = ""
 
+    @property
+    def has_ended(self) -> bool:
+        return self.ended is not None
+
     def add(self, event: object, size: int) -> None:
         """Takes an event from the connection."""
-        if self.ended is not None:
-            return
         if len(self._events) >= self._max_events or self._bytes + size > self._max_bytes:
             self.end(PageEnd(EndKind.OVERFLOW))
             return

@@ -1,7 +1,7 @@
 """Pages: what one REQ brought, and how it ended."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
@@ -33,13 +33,15 @@ class PageEnd:
 class Page:
     """What one REQ brought: decoded event objects in the order of their arrival, not checked.
     `malformed` counts frames in the meantime that were no messages; `received_bytes` counts the
-    text of the page's events, `rtt` the milliseconds to its first answer of any kind."""
+    text of the page's events, `rtt` the milliseconds to its first answer of any kind. `late` are
+    events that came after EOSE, within the round trip that a small page is given."""
 
     end: PageEnd
     events: tuple[object, ...]
     malformed: int
     received_bytes: int
     rtt: int = 0
+    late: tuple[object, ...] = ()
 
 
 class PageCollector:
@@ -59,7 +61,6 @@ class PageCollector:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._events: list[object] = []
-        self._late: list[object] = []
         self._received_bytes = 0
         self._started = self._last_heard = self._loop.time()
         self._first_heard: float | None = None
@@ -69,12 +70,13 @@ class PageCollector:
         self.malformed = 0
         self.last_notice = ""
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
     def add(self, event: object, size: int) -> None:
         if len(self._events) >= self._max_events or self._received_bytes + size > self._max_bytes:
             self.end(PageEnd(EndKind.OVERFLOW))
-        if self._ended.done():
-            if len(self._late) < self._max_events:
-                self._late.append(event)
             return
         self._last_heard = self._loop.time()
         if self._first_heard is None:
@@ -83,7 +85,7 @@ class PageCollector:
         self._events.append(event)
 
     def end(self, end: PageEnd) -> None:
-        """Ends the page; whatever comes later is too late."""
+        """Ends the page; nothing is added any more."""
         if not self._ended.done():
             self._ended.set_result(end)
             self._first_heard = self._first_heard or self._loop.time()
@@ -96,13 +98,6 @@ class PageCollector:
             self._timer.cancel()
         rtt = round(((self._first_heard or self._started) - self._started) * 1000)
         return Page(end, tuple(self._events), self.malformed, self._received_bytes, rtt)
-
-    def with_late(self, page: Page) -> Page:
-        """The page, or what is to be made of it if its events came after its end: no answer."""
-        if not self._late:
-            return page
-        end = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
-        return replace(page, end=end, events=tuple(self._late))
 
     def _check_idle(self) -> None:
         due = min(self._last_heard + self._idle_timeout, self._give_up_at)

@@ -76,11 +76,6 @@ class RelayConnection:
         return self._inbox.stray
 
     @property
-    def late(self) -> int:
-        """How many events came for a page that had ended in EOSE."""
-        return self._inbox.late
-
-    @property
     def notices(self) -> tuple[str, ...]:
         """The last few NOTICE texts."""
         return tuple(self._inbox.notices)
@@ -93,13 +88,15 @@ class RelayConnection:
         max_events: int,
         max_bytes: int = DEFAULT_MAX_BYTES,
         total_timeout: float = float("inf"),
+        settle_below: int = 1,
     ) -> Page:
         """One REQ until it ends. `idle_timeout` (seconds) is the longest silence, `total_timeout`
         the longest time in all; what came until then is in the page.
 
-        Sends CLOSE unless the relay ended the subscription itself. An empty page is given one
-        more round trip: if its events come after its EOSE, it ends as CLOSED "contradiction", and
-        if the relay leaves meanwhile, as DISCONNECTED.
+        Sends CLOSE unless the relay ended the subscription itself. A page of fewer events than
+        `settle_below` is given one more round trip after its EOSE: if the relay leaves
+        meanwhile, it ends as DISCONNECTED, and an empty one whose events come only then as CLOSED
+        "contradiction".
         """
         collector = PageCollector(
             idle_timeout=idle_timeout,
@@ -114,12 +111,9 @@ class RelayConnection:
                 collector.end(self._end or PageEnd(EndKind.TIMEOUT, text="REQ could not be sent"))
             page = await collector.page()
             is_open = page.end.kind is not EndKind.CLOSED
-            if page.end.kind is EndKind.EOSE and not page.events:
-                still_there = await self._round_trip()
-                page = collector.with_late(page)
-                if not still_there and not page.events:
-                    left = PageEnd(EndKind.DISCONNECTED, text="it left right after its EOSE")
-                    page = replace(page, end=left)
+            if page.end.kind is EndKind.EOSE and len(page.events) < settle_below:
+                still_there = await self.round_trip()
+                page = _settled(page, self._inbox.take_late(name), still_there)
         except asyncio.CancelledError:
             self._send_soon(messages.encode_close(name))
             raise
@@ -253,7 +247,11 @@ class RelayConnection:
             return False
         return True
 
-    async def _round_trip(self) -> bool:
+    def take_late(self) -> tuple[object, ...]:
+        """The events that came after the EOSE of their page and are in no page's `late`."""
+        return self._inbox.take_late()
+
+    async def round_trip(self) -> bool:
         """Waits for the answer to a ping: what was sent before it has come by then. False if the
         connection broke meanwhile."""
         payload = str(next(self._names)).encode()
@@ -307,3 +305,14 @@ class RelayConnection:
         error = self._websocket.exception()
         code = self._websocket.close_code
         return f"close code {code}" + (f" ({type(error).__name__})" if error else "")
+
+
+def _settled(page: Page, late: tuple[object, ...], still_there: bool) -> Page:
+    """A page one round trip after its EOSE."""
+    if late and not page.events:
+        end = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
+        return replace(page, end=end, events=late)
+    if not still_there:
+        end = PageEnd(EndKind.DISCONNECTED, text="it left right after its EOSE")
+        return replace(page, end=end, late=late)
+    return replace(page, late=late)

@@ -28,6 +28,9 @@ _MOST_NARROWINGS = 64
 _DETAIL_LENGTH = 500
 # Many pages are in memory at once. A window that brings more is asked for in halves.
 _PAGE_BYTES = 16 * 1024 * 1024
+_AFTER_EOSE = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
+
+Keep = Callable[[CheckedPage], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Asker:
         model: what is known of the relay; what is learnt of its connection is added here.
         requests: REQs sent so far.
         longest_message: bytes of a message that the relay takes.
-        strays: whether events came for a page that had ended in EOSE.
+        strays: whether events came for a page that had ended in EOSE: no page's size says
+            anything then.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Asker:
         self.model = model
         self.requests = 0
         self.strays = False
+        self._left_over: tuple[object, ...] = ()
 
     async def connect(self) -> RelayConnection:
         """The open connection, opened now if there is none.
@@ -104,6 +109,8 @@ class Asker:
         """
         async with self._connecting:
             if self._connection is None or self._connection.closed:
+                if self._connection is not None:
+                    self._left_over += self._connection.take_late()
                 await self.close()
                 try:
                     self._connection = await self._dialer.connect(
@@ -120,13 +127,14 @@ class Asker:
             await self._connection.close()
 
     async def ask(
-        self, flt: Mapping[str, Any], keep: Callable[[CheckedPage], Awaitable[None]]
+        self, flt: Mapping[str, Any], keep: Keep, *, settle_below: int = 1
     ) -> CheckedPage | None:
         """The relay's answer to a filter, or None if the filter's window must be narrowed.
 
         Args:
             flt: the filter of the REQ.
             keep: called with every page that is no answer: its events are worth keeping.
+            settle_below: a page of fewer events is given one more round trip.
 
         Raises:
             SyncAbandoned: the relay cannot or will not answer, or the session's time is over.
@@ -140,8 +148,8 @@ class Asker:
                 await self._stay_quiet()
                 connection = await self.connect()
                 self.requests += 1
-                page = await self._fetch(connection, flt)
-            self.strays = self.strays or connection.late > 0
+                page = await self._fetch(connection, flt, settle_below)
+            await self._keep_late((*page.late, *connection.take_late()), keep)
             response = respond(
                 page.end,
                 tries,
@@ -151,11 +159,13 @@ class Asker:
             if response.action is Action.ASK_AGAIN:
                 self._pause(page.end, response.pause)
             checked = await self._checker.check(page, flt)
-            if response.action is Action.TAKE:
+            if response.action is Action.TAKE and (checked.facts.events or not page.late):
                 self._answered = True
                 return checked
             await keep(checked)
             match response.action:
+                case Action.TAKE:
+                    raise SyncAbandoned("contradiction", "valid events came only after EOSE")
                 case Action.NARROW:
                     self._narrowings += page.end.kind is EndKind.DISCONNECTED
                     break
@@ -195,7 +205,22 @@ class Asker:
                 self._pause(end, response.pause)
         return ended
 
-    async def _fetch(self, connection: RelayConnection, flt: Mapping[str, Any]) -> Page:
+    async def settle(self, keep: Keep) -> None:
+        """Wait for what the relay may still send for pages that have ended, and keep it."""
+        if self._connection is not None:
+            await self._connection.round_trip()
+            await self._keep_late(self._connection.take_late(), keep)
+
+    async def _keep_late(self, late: tuple[object, ...], keep: Keep) -> None:
+        late, self._left_over = (*self._left_over, *late), ()
+        if late:
+            self.strays = True
+            checked = await self._checker.check(Page(_AFTER_EOSE, late, 0, 0), {})
+            await keep(replace(checked, refused={**checked.refused, "after-eose": len(late)}))
+
+    async def _fetch(
+        self, connection: RelayConnection, flt: Mapping[str, Any], settle_below: int
+    ) -> Page:
         idle = self._settings.idle_timeout
         return await connection.page(
             flt,
@@ -203,6 +228,7 @@ class Asker:
             total_timeout=idle * _PAGE_IDLE_TIMEOUTS,
             max_events=self._settings.max_page_events,
             max_bytes=_PAGE_BYTES,
+            settle_below=settle_below,
         )
 
     async def sign_in(self, connection: RelayConnection) -> None:

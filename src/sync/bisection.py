@@ -5,6 +5,7 @@ events, and each half fewer than the whole (or so few that none was cut); until 
 is treated the same way, down to one second.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict
-from sync.relay_model import SMALLEST_PLAUSIBLE_CAP, Observations, RelayModel
+from sync.relay_model import Observations, RelayModel
 from sync.windows import Window, merge
 
 
@@ -55,6 +56,11 @@ class Bisection:
         windows = merge([*self._todo, *(asked.window for asked in self._whole)])
         return Window(windows[0].since, windows[-1].until) if windows else None
 
+    @property
+    def settle_below(self) -> int:
+        """Sizes decide: no page is believed before what may follow it has come."""
+        return sys.maxsize
+
     def split(self) -> None:
         """A bisection is not shared between lanes."""
 
@@ -92,16 +98,10 @@ class Bisection:
         if page.window.seconds > 1:
             self._whole.append(page)
             return Step(Verdict.CONTINUE)
-        if self._is_whole(page):
+        if self.seen.too_small_to_be_cut(page.received):
             return self._next((page.window,))
-        return self._next((), Saturated(page.window.since, tuple(page.events.values())))
-
-    def _is_whole(self, page: _Asked) -> bool:
-        """Whether a second was surely sent whole. Caps differ by filter, and no order shows it:
-        what other filters brought says nothing of a refined one."""
-        if self.refinement and page.received >= SMALLEST_PLAUSIBLE_CAP:
-            return False
-        return self.seen.too_small_to_be_cut(page.received)
+        events = tuple(page.events.values())
+        return self._next((), Saturated(page.window.since, events, page.received))
 
     def _judge_halves(self, whole: _Asked, newer: _Asked) -> Step:
         older, self._older = self._older, None
@@ -109,11 +109,16 @@ class Bisection:
             raise AssertionError("the older half is asked for first")
         if whole.events.keys() != older.events.keys() | newer.events.keys():
             self.seen.saw_cut(whole.received)
-        elif max(older.received, newer.received) < whole.received or self._is_whole(whole):
+        elif self._shows_all(whole, max(older.received, newer.received)):
             return self._next((whole.window,))
         # Else all came from one half, which may be cut as the whole was, at the same events.
         self._todo += [older.window, newer.window]
         return Step(Verdict.CONTINUE)
+
+    def _shows_all(self, whole: _Asked, larger_half: int) -> bool:
+        """Whether a window that brought the same as its halves was not cut, nor they."""
+        halves_are_smaller = larger_half < whole.received and not self.seen.unsteady
+        return halves_are_smaller or self.seen.too_small_to_be_cut(whole.received)
 
     def _next(self, proven: tuple[Window, ...], saturated: Saturated | None = None) -> Step:
         verdict = Verdict.CONTINUE if self._todo else Verdict.DONE

@@ -6,17 +6,21 @@ set the pace.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from errors import SyncAbandoned
+from sync.alone import Alone
 from sync.asker import Asker
 from sync.bisection import Bisection
-from sync.facts import Order, Saturated, Verdict
+from sync.claims import Claims, Collected
+from sync.facts import Order, Request, Saturated, Verdict
 from sync.ledger import Gap
-from sync.partition import Part, partition
+from sync.partition import Part, partition, together
 from sync.reconcile import Reconciler
 from sync.relay_model import Observations, RelayModel
 from sync.walk import Walk
@@ -26,41 +30,11 @@ from sync.writer import SessionWriter
 # How far back a refined request may look for an event that proves its one second by order.
 _REACH_SECONDS = 10 * 365 * 86_400
 # Ends that may be due to the form of a request: long lists, unusual keys.
-_REFUSALS_OF_A_SHAPE = frozenset(
+_REFUSALS_OF_A_FORM = frozenset(
     {"invalid", "unsupported", "error", "closed", "timeout", "disconnected"}
 )
 
-Plan = Walk | Bisection
-
-
-class Claims(Protocol):
-    """Where proofs go, and seconds that could not be proven."""
-
-    def prove(self, window: Window) -> None: ...
-    def gap(self, gap: Gap) -> None: ...
-
-
-class NoClaims:
-    """For a look at seconds whose proof is not at stake: only the events count."""
-
-    def prove(self, window: Window) -> None:
-        """The window is proven already, or is not to be claimed yet."""
-
-    def gap(self, gap: Gap) -> None:
-        """What cannot be read again was read before, or will be asked for later."""
-
-
-class _Collected:
-    """The proofs of one part of a second; whether it failed is judged by the whole."""
-
-    def __init__(self) -> None:
-        self.windows: list[Window] = []
-
-    def prove(self, window: Window) -> None:
-        self.windows.append(window)
-
-    def gap(self, gap: Gap) -> None:
-        pass
+Plan = Walk | Bisection | Alone
 
 
 class Driver:
@@ -95,6 +69,9 @@ class Driver:
         self._seen_lately = seen_lately
         self._reconciler = reconciler
         self._seen = Observations()
+        self._refined: dict[frozenset[str], Observations] = {}
+        # Of each form of refinement, one that chooses much, until it has been asked for.
+        self._widest: dict[frozenset[str], Mapping[str, Any]] = {}
         self._queue: deque[Plan] = deque()
         self._active: list[Plan] = []
         self._progress = asyncio.Event()
@@ -155,29 +132,38 @@ class Driver:
     def _plan(
         self, window: Window, refinement: Mapping[str, Any] | None = None, expected: int = 0
     ) -> Plan:
-        order = self._model.order
+        order, seen = self._model.order, self._seen_with(refinement or {})
         if order is Order.NONE:
-            return Bisection(window, self._page_limit, self._seen, refinement or {}, expected)
+            return Bisection(window, self._page_limit, seen, refinement or {}, expected)
         if not refinement:
-            return Walk(window, order, self._page_limit, self._seen)
+            return Walk(window, order, self._page_limit, seen)
         bound_known = self._model.exclusive(order) is not None
         return Walk(
             window,
             order,
             self._page_limit,
-            self._seen,
+            seen,
             refinement,
             reach=_REACH_SECONDS,
             expected=expected,
             margin=0 if bound_known else 1,
         )
 
+    def _seen_with(self, refinement: Mapping[str, Any]) -> Observations:
+        """What pages of this form show: a relay may cap them otherwise than plain ones."""
+        if not refinement:
+            return self._seen
+        form = frozenset(refinement)
+        return self._refined.setdefault(form, Observations(plain=self._seen))
+
     async def _drive(self, plan: Plan, claims: Claims) -> None:
         """Follow a plan to its end, handing what it proves to `claims`."""
         first_page = True
         while True:
             request = plan.request(self._model)
-            page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
+            page = await self._asker.ask(
+                request.to_filter(self._flt), self._writer.add, settle_below=plan.settle_below
+            )
             if page is None:
                 self._narrow(plan, claims, "overflow", f"no end with limit {request.limit}")
                 return
@@ -246,8 +232,13 @@ class Driver:
     ) -> bool:
         """Split a second that one page cannot hold; True if all its parts were proven."""
         second = Window(saturated.second, saturated.second)
+        if part and await self._was_sent_whole(saturated, part):
+            return True
         split = partition(self._flt, part, saturated.events, self._asker.longest_message)
         proven = split is not None and split.complete
+        if split is not None:
+            wide = together(split.parts, self._asker.longest_message)
+            self._widest.setdefault(frozenset(wide), wide)
         for share in split.parts if split else ():
             if not await self._prove_part(second, share):
                 proven = False
@@ -260,16 +251,28 @@ class Driver:
         return proven
 
     async def _prove_part(self, second: Window, share: Part) -> bool:
-        """Whether one part of a second was proven. A relay that refuses so fine a request has
-        refused this request, not the others."""
+        """Whether one part of a second was proven."""
         plan = self._plan(second, refinement=share.refinement, expected=share.expected)
-        collected = _Collected()
-        try:
+        collected = Collected()
+        with _refusing_a_form():
             await self._drive(plan, collected)
-        except SyncAbandoned as error:
-            if error.outcome not in _REFUSALS_OF_A_SHAPE:
-                raise
         return any(window.contains(second) for window in collected.windows)
+
+    async def _was_sent_whole(self, saturated: Saturated, part: Mapping[str, Any]) -> bool:
+        """Whether a page of a part was smaller than others of its form, which the relay therefore
+        did not cut there. One page of all time is asked for, to see how large they get."""
+        seen = self._seen_with(part)
+        if saturated.received >= seen.may_be_cut_from:
+            return False
+        if wide := self._widest.get(frozenset(part)):
+            self._widest[frozenset(part)] = {}
+            request = Request(Window(0, int(time.time())), self._page_limit, wide)
+            with _refusing_a_form():
+                page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
+                if page is not None:
+                    seen.saw(page.facts.received)
+                    await self._writer.add(page)
+        return seen.too_small_to_be_cut(saturated.received)
 
     async def _reconcile_second(self, second: Window, saturated: Saturated) -> bool:
         """Whether NIP-77 shows and gets all of a second that one page cannot hold."""
@@ -285,8 +288,22 @@ class Driver:
             return
         if rest.seconds > 1:
             self._queue.extend(self._plan(half) for half in rest.halves())
+        elif (
+            reason == "refused-events" and type(plan) is not Alone and not self._model.is_exclusive
+        ):
+            self._queue.append(Alone(rest, self._model.order, self._page_limit, self._seen))
         else:
             claims.gap(Gap(rest, reason, detail))
+
+
+@contextmanager
+def _refusing_a_form() -> Iterator[None]:
+    """A relay that refuses so fine a request has refused this request, not the others."""
+    try:
+        yield
+    except SyncAbandoned as error:
+        if error.outcome not in _REFUSALS_OF_A_FORM:
+            raise
 
 
 def _seconds_left(plan: Plan) -> int:

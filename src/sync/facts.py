@@ -40,11 +40,17 @@ class PageFacts:
         events: the events that are valid, match the request and came for the first time on
             this page, in the order of their arrival.
         received: everything the relay sent for it, which is what its own cap counts.
+        refused_at: the seconds at which refused events claim to be.
     """
 
     end: PageEnd
     events: tuple[SignedEvent, ...]
     received: int
+    refused_at: frozenset[int] = frozenset()
+
+    def shows(self, second: int) -> bool:
+        """Whether something came of this second, valid or not."""
+        return second in self.refused_at or any(e.created_at == second for e in self.events)
 
     def ids(self) -> frozenset[str]:
         return frozenset(event.id for event in self.events)
@@ -87,10 +93,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Saturated:
-    """A second that holds more than the relay sends on one page, and what came of it."""
+    """A second that may hold more than the relay sends on one page.
+
+    Attributes:
+        second: the second.
+        events: what came of it.
+        received: the size of the page that they came on.
+    """
 
     second: int
     events: tuple[SignedEvent, ...]
+    received: int
 
 
 @dataclass(frozen=True, slots=True)

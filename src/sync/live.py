@@ -25,7 +25,8 @@ from nostr.live import LiveFeed
 from nostr.urls import RelayUrl
 from sync import ledger
 from sync.asker import Asker, SessionSettings
-from sync.driver import Driver, NoClaims
+from sync.claims import NoClaims
+from sync.driver import Driver
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
 from sync.windows import Window

@@ -56,19 +56,20 @@ class PageChecker:
         refused: Counter[str] = Counter()
         if page.malformed:
             refused["malformed-frame"] = page.malformed
-        refused_ids: set[str] = set()
-        parsed = _parse(page.events, refused, refused_ids)
+        claimed: dict[str, object] = {}
+        parsed = _parse(page.events, refused, claimed)
         known = await self._known_ids(tuple(parsed)) if parsed else set()
         unknown = [event for event in parsed.values() if event.id not in known]
         for event in await self._with_wrong_signatures(unknown):
             refused["wrong-signature"] += 1
-            refused_ids.add(event.id)
+            claimed[event.id] = event.created_at
             del parsed[event.id]
         matches = matcher(request)
         facts = PageFacts(
             end=page.end,
             events=tuple(event for event in parsed.values() if matches(event)),
             received=len(page.events) + page.malformed,
+            refused_at=frozenset(at for at in claimed.values() if type(at) is int),
         )
         if outside := len(parsed) - len(facts.events):
             refused["outside-filter"] = outside
@@ -85,7 +86,7 @@ class PageChecker:
             known=tuple(known),
             raw=tuple(raw),
             refused=refused,
-            refused_ids=frozenset(refused_ids),
+            refused_ids=frozenset(claimed),
         )
 
     async def _with_wrong_signatures(self, events: Sequence[SignedEvent]) -> list[SignedEvent]:
@@ -97,9 +98,12 @@ class PageChecker:
 
 
 def _parse(
-    objects: Sequence[object], refused: Counter[str], refused_ids: set[str]
+    objects: Sequence[object], refused: Counter[str], claimed: dict[str, object]
 ) -> dict[str, SignedEvent]:
-    """The events with a right id by id, in the order of arrival, each once."""
+    """The events with a right id by id, in the order of arrival, each once.
+
+    What is refused is counted by reason; `claimed` gets the ids it claims, and its created_at.
+    """
     parsed: dict[str, SignedEvent] = {}
     for obj in objects:
         try:
@@ -107,7 +111,7 @@ def _parse(
         except EventRefused as error:
             refused[error.reason] += 1
             if isinstance(obj, dict) and isinstance(obj.get("id"), str):
-                refused_ids.add(obj["id"].lower())
+                claimed[obj["id"].lower()] = obj.get("created_at")
             continue
         if event.id in parsed:
             refused["repeated"] += 1

@@ -17,6 +17,7 @@ from sync.limits import LONGEST_MESSAGE
 LAST_KIND = 65_535
 _HEX_64 = re.compile("[0-9a-f]{64}").fullmatch
 _BYTES_PER_KIND = 6  # five digits and a comma
+_BYTES_PER_VALUE = 67  # of authors and tags: mostly hex
 _OTHER_BYTES = 1_000  # room for the rest of the message, but for the filter's own lists
 
 
@@ -78,6 +79,18 @@ def partition(
         return None
     tags = _most_telling_tag(events)
     return Partition(tuple(_by_value(part, *tags)), complete=False) if tags else None
+
+
+def together(parts: Sequence[Part], longest_message: int = LONGEST_MESSAGE) -> dict[str, Any]:
+    """One refinement of the same form that chooses several parts at once: as many as a request
+    has room for, lists left out."""
+    most = max(1, (longest_message - _OTHER_BYTES) // _BYTES_PER_VALUE)
+    values: dict[str, dict[Any, None]] = {}
+    for part in parts:
+        for key, chosen in part.refinement.items():
+            if not part.is_list:
+                values.setdefault(key, {}).update(dict.fromkeys(chosen))
+    return {key: list(chosen)[:most] for key, chosen in values.items()}
 
 
 def _by_value(part: Mapping[str, Any], key: str, values: Mapping[str, int]) -> Iterator[Part]:

@@ -4,6 +4,7 @@
 `Observations` are what this session saw with its own eyes, and are forgotten with it.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -57,6 +58,11 @@ class RelayModel:
         """Whether the bound that a walk of this order moves is left out by the relay."""
         return self.since_exclusive if order is Order.OLDEST_FIRST else self.until_exclusive
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether it leaves out either end of what it is asked for, as far as is known."""
+        return bool(self.until_exclusive or self.since_exclusive)
+
     def with_exclusive(self, order: Order, exclusive: bool) -> "RelayModel":
         if order is Order.OLDEST_FIRST:
             return replace(self, since_exclusive=exclusive)
@@ -65,7 +71,8 @@ class RelayModel:
 
 @dataclass(slots=True)
 class Observations:
-    """What this session's pages show; proofs may rest on it, unlike on a `RelayModel`.
+    """What this session's pages of one form of filter show; proofs may rest on it, unlike on a
+    `RelayModel`.
 
     Attributes:
         order: the order of a page that held more than one second.
@@ -74,12 +81,28 @@ class Observations:
             more for the same window when asked again below it.
         unsteady: events came after the EOSE of their page, so that the size of a page says
             nothing at all.
+        plain: for a refined filter, what pages without the refinement show. A relay may cap
+            refined pages lower, hardly higher: where plain ones were cut, refined ones may be.
     """
 
     order: Order | None = None
     largest: int = 0
     smallest_cut: int | None = None
     unsteady: bool = False
+    plain: "Observations | None" = None
+
+    @property
+    def whole_below(self) -> int:
+        """A page of fewer events, with nothing below it, was surely sent whole."""
+        return min(self.may_be_cut_from, max(self.largest, SMALLEST_PLAUSIBLE_CAP))
+
+    @property
+    def may_be_cut_from(self) -> int:
+        """Pages of so many events are not whole for sure, however large others are."""
+        if self.unsteady:
+            return 0
+        own = sys.maxsize if self.smallest_cut is None else self.smallest_cut
+        return own if self.plain is None else min(own, self.plain.may_be_cut_from)
 
     def saw(self, received: int) -> None:
         self.largest = max(self.largest, received)
@@ -90,11 +113,7 @@ class Observations:
 
     def too_small_to_be_cut(self, received: int) -> bool:
         """Whether a page of this size, with nothing below it, was surely sent whole."""
-        if self.unsteady:
-            return False
-        if self.smallest_cut is not None:
-            return received < self.smallest_cut
-        return received < max(self.largest, SMALLEST_PLAUSIBLE_CAP)
+        return received < self.whole_below
 
     def shows_nothing(self, received: int) -> bool:
         """Whether a page without one usable event means that there is none."""

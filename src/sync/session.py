@@ -14,7 +14,8 @@ from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
 from sync import ledger, verification
 from sync.asker import Asker, SessionSettings
-from sync.driver import Driver, NoClaims
+from sync.claims import NoClaims
+from sync.driver import Driver
 from sync.ledger import Gap
 from sync.page_check import PageChecker
 from sync.reconcile import Reconciler
@@ -98,21 +99,38 @@ class RelaySession:
         Raises DatabaseError if the archive is lost; what a relay does never raises.
         """
         await ledger.register_filter(self._db, self._hash, self._flt)
-        todo = await ledger.remaining(self._db, self._relay.url, self._hash, self._target)
-        outcome, detail = "complete", ""
+        todo = await self._unproven()
         try:
-            if todo:
-                await self._asker.connect()
-                await self._driver.drive(todo, self._writer)
-            await self._look_again()
-        except SyncAbandoned as error:
-            outcome, detail = error.outcome, error.detail
+            outcome, detail = await self._ask(todo)
+            await self._asker.settle(self._writer.add)
         except asyncio.CancelledError:
             await self._writer.flush_in_time()
             raise
         finally:
             await self._asker.close()
         return await self._close_books(outcome, detail)
+
+    async def _ask(self, todo: list[Window]) -> tuple[str, str]:
+        """The outcome, and its detail if the relay could not be read to the end."""
+        try:
+            if todo:
+                await self._asker.connect()
+                await self._prove(todo)
+            await self._look_again()
+        except SyncAbandoned as error:
+            return error.outcome, error.detail
+        return "complete", ""
+
+    async def _prove(self, todo: list[Window]) -> None:
+        """Ask for the windows, and again for those whose proofs had to be taken back."""
+        while todo:
+            retractions = self._writer.retractions
+            await self._driver.drive(todo, self._writer)
+            await self._writer.flush()
+            todo = await self._unproven() if self._writer.retractions > retractions else []
+
+    async def _unproven(self) -> list[Window]:
+        return await ledger.remaining(self._db, self._relay.url, self._hash, self._target)
 
     async def _look_again(self) -> None:
         """Look at proven seconds for events that appeared late, when a round is due."""
@@ -141,8 +159,7 @@ class RelaySession:
         refused: list[Gap] = []
         if outcome not in _PASSING and not outcome.startswith("connect-"):
             await self._writer.flush()
-            left = await ledger.remaining(self._db, self._relay.url, self._hash, self._target)
-            refused = [Gap(window, outcome, detail) for window in left]
+            refused = [Gap(window, outcome, detail) for window in await self._unproven()]
         self._writer.refusals(refused)
         await self._writer.flush()
         if outcome == "complete" and await ledger.has_gaps(self._db, self._relay.url, self._hash):

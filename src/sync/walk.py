@@ -32,10 +32,12 @@ from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, orde
 from sync.relay_model import Observations, RelayModel
 from sync.windows import Window
 
-# Nostr's first events; the time before holds next to nothing and is never split for speed.
-NOSTR_GENESIS = 1_604_188_800
-# A walk is worth sharing between two lanes if this many pages of it seem to be left.
-_PAGES_WORTH_SPLITTING = 8
+# A walk is worth sharing between two lanes if this many pages of it seem to be left. Each share
+# costs half a page that is downloaded twice or is not full.
+_PAGES_WORTH_SPLITTING = 16
+_PAGES_KEPT = 16
+# A share asks for a little of the next one: an event from there ends it without further requests.
+_PAGES_BEYOND = 0.05
 # A refined request starts with room for the events known and so many more, enough to look
 # below the second without fetching a full page of what is archived already.
 _PEEK = 20
@@ -115,14 +117,13 @@ class Walk:
     _shifted: bool = field(default=False, init=False)
     _walked: bool = field(default=False, init=False)
     _walked_events: int = field(default=0, init=False)
-    _walked_from: int = field(init=False)
+    _walked_from: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._axis = _Axis(self.order)
         self._claim_far, claim_near = self._axis.ends(self.claim)
         self._far = self._axis.position(self._bounded(self._claim_far - self.reach))
         self._near = self._axis.position(self._bounded(claim_near + self.margin))
-        self._walked_from = self._near
         small = self.limit if self.expected is None else self.expected + _PEEK
         self._page_limit = min(self.limit, small)
 
@@ -166,22 +167,29 @@ class Walk:
             case _:
                 return self._judge_walk(facts, inside)
 
+    @property
+    def settle_below(self) -> int:
+        """Pages of fewer events may be judged by their size: what may follow them must come
+        first."""
+        return self.seen.whole_below
+
     def split(self) -> "Walk | None":
-        """Give away the far half of what is left, if it seems to hold several pages."""
-        walked = self._walked_from - self._near
-        left = self.remaining()
-        if self.refinement or left is None or walked <= 0 or self._phase is not _Phase.WALK:
+        """Keep a stretch of some pages, by the density seen so far, and give away what is beyond
+        it, if that seems to be worth it."""
+        walked = 0 if self._walked_from is None else self._walked_from - self._near
+        if self.refinement or walked <= 0 or self._phase is not _Phase.WALK:
             return None
-        start = max(left.since, NOSTR_GENESIS)
-        expected = self._walked_events / walked * (left.until - start)
-        if expected < _PAGES_WORTH_SPLITTING * max(self.seen.largest, 1):
+        positions_a_page = walked * self.seen.largest / self._walked_events
+        pages_left = (self._near - self._claim_far) / positions_a_page
+        if pages_left < _PAGES_WORTH_SPLITTING:
             return None
-        middle = (start + left.until) // 2
-        older, newer = Window(left.since, middle), Window(middle + 1, left.until)
-        given, kept = (newer, older) if self.order is Order.OLDEST_FIRST else (older, newer)
-        self._claim_far = self._axis.ends(kept)[0]
-        self.claim = kept
-        self._far = self._axis.position(self._bounded(self._claim_far - 1))
+        kept = int(min(_PAGES_KEPT, pages_left / 2) * positions_a_page)
+        far = self._near - kept
+        given = self._axis.window(self._claim_far, far - 1)
+        self._claim_far = far
+        self.claim = self._axis.window(far, self._axis.ends(self.claim)[1])
+        beyond = max(1, int(_PAGES_BEYOND * positions_a_page))
+        self._far = self._axis.position(self._bounded(far - beyond))
         return Walk(given, self.order, self.limit, self.seen)
 
     def _judge_walk(self, facts: PageFacts, inside: list[SignedEvent]) -> Step:
@@ -202,6 +210,8 @@ class Walk:
             self.seen.saw_cut(self._last_received)
         if reached == self._near:
             return self._stuck(facts, at_near, learnt)
+        if self._walked_from is None:
+            self._walked_from = self._position(inside[0])
         self._walked_events += len(inside) - len(at_near)
         one_second = self._position(inside[0]) == reached
         if one_second and not self._may_trust_order(facts):
@@ -268,7 +278,7 @@ class Walk:
         if not inside:
             return self._settle(held, stuck, self._prove(self._far, self._near - 1))
         self.seen.saw_cut(held.received)
-        saturated = self._saturated(stuck)
+        saturated = self._saturated(stuck, held.received)
         self._near -= 1
         step = self._judge_walk(facts, inside)
         return replace(step, saturated=saturated)
@@ -279,7 +289,7 @@ class Walk:
         """The verdict on the last second of the walk, below which there is nothing."""
         if self.seen.too_small_to_be_cut(held.received):
             return Step(Verdict.DONE, proven + self._prove(self._near, self._near))
-        return Step(Verdict.DONE, proven, self._saturated(at_near))
+        return Step(Verdict.DONE, proven, self._saturated(at_near, held.received))
 
     def _prove(self, far: int, near: int) -> tuple[Window, ...]:
         """The part of the claim between two positions; the margins are never claimed."""
@@ -288,10 +298,10 @@ class Walk:
         proven = self._axis.window(far, near).intersect(self.claim)
         return () if proven is None else (proven,)
 
-    def _saturated(self, events: list[SignedEvent]) -> Saturated | None:
+    def _saturated(self, events: list[SignedEvent], received: int) -> Saturated | None:
         second = self._axis.position(self._near)
         inside = self.claim.since <= second <= self.claim.until
-        return Saturated(second, tuple(events)) if inside else None
+        return Saturated(second, tuple(events), received) if inside else None
 
     def _asked_near(self) -> int:
         match self._phase:

@@ -84,6 +84,7 @@ class SessionWriter:
         self._batch = _Batch()
         self._session_proofs: list[Window] = []
         self.counts: Counter[str] = Counter()
+        self.retractions = 0
 
     async def add(self, page: CheckedPage, proven: Iterable[Window] = ()) -> None:
         """Take a page and what it proves, and commit if a batch is due."""
@@ -141,6 +142,7 @@ class SessionWriter:
         """Take back every proof of this session, committed or not."""
         # First of all, and without a pause: however this ends, no later flush claims them.
         self._batch.retract()
+        self.retractions += 1
         await self.flush()
 
     async def _commit(self, connection: asyncpg.Connection, batch: _Batch) -> int:

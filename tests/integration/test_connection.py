@@ -144,6 +144,21 @@ async def test_events_that_come_after_their_eose_are_no_answer():
         assert (await read_from(relay)).end.kind is EndKind.EOSE
 
 
+async def test_events_after_the_eose_of_a_page_that_had_some_are_kept():
+    events = make_events(15)
+    async with HostileRelay(events, eose="middle") as relay:
+        async with await relay.dialer().connect(relay.url) as connection:
+            small = await read(connection, settle_below=9)
+            assert (len(small.events), len(small.late)) == (8, 7)
+            assert connection.take_late() == ()
+            large = await read(connection, settle_below=8)
+            await connection.round_trip()
+            late = connection.take_late()
+            assert (len(large.events), len(large.late), len(late)) == (8, 0, 7)
+            assert connection.take_late() == ()
+    assert {event["id"] for event in (*large.events, *late)} == {event["id"] for event in events}
+
+
 async def test_garbage_is_counted_and_harmless():
     garbage = [
         *("", "null", "{}", "[]", "[1]", '["EVENT"]', '["EVENT",7,{}]', '["OK","x","yes"]'),

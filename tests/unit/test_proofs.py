@@ -5,6 +5,7 @@ seed draws events and habits; the assertions are the promise itself (DESIGN sect
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 
 from nostr.connection import EndKind, PageEnd
 from nostr.events import SignedEvent
+from sync.alone import Alone
 from sync.bisection import Bisection
 from sync.facts import Order, PageFacts, Request, Saturated, Verdict
-from sync.partition import LAST_KIND, partition
+from sync.partition import LAST_KIND, partition, together
 from sync.relay_model import Observations, RelayModel
 from sync.walk import Walk
 from sync.windows import Window, merge, subtract
@@ -41,6 +43,7 @@ class SimulatedRelay:
     hints: bool = False
     junk: int = 0
     longest_list: int = LAST_KIND + 1
+    cap_by_key: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     sent: int = 0
     log: list[tuple[Request, int]] = field(default_factory=list)
@@ -64,13 +67,15 @@ class SimulatedRelay:
         if self.order is not Order.NONE:
             sign = -1 if self.order is Order.NEWEST_FIRST else 1
             found.sort(key=lambda event: sign * event.created_at)
-        page = found[: min(self.cap, request.limit)]
+        caps = (cap for key, cap in self.cap_by_key.items() if key in request.refinement)
+        page = found[: min([self.cap, request.limit, *caps])]
         hint = ("more" if len(page) < len(found) else "finish") if self.hints else ""
         self.sent += len(page)
         self.log.append((request, len(page)))
         junk = {event.id for event in self.events[: self.junk]}
         usable = tuple(event for event in page if event.id not in junk)
-        return PageFacts(PageEnd(EndKind.EOSE, hint=hint), usable, len(page))
+        refused_at = frozenset(event.created_at for event in page if event.id in junk)
+        return PageFacts(PageEnd(EndKind.EOSE, hint=hint), usable, len(page), refused_at)
 
 
 @dataclass
@@ -88,19 +93,27 @@ class Driver:
         self.limit = limit
         self.model = RelayModel()
         self.seen = Observations()
+        self.refined: dict[frozenset[str], Observations] = {}
+        self.widest: dict[frozenset[str], Mapping[str, object]] = {}
         self.turned = False
         self.outcome = Outcome(set(), [], [])
 
     def plan(self, window: Window, part: dict[str, object], expected: int = 0) -> Walk | Bisection:
         order = self.model.order
+        seen = self.seen_with(part)
         if order is Order.NONE:
-            return Bisection(window, self.limit, self.seen, part, expected)
+            return Bisection(window, self.limit, seen, part, expected)
         if not part:
-            return Walk(window, order, self.limit, self.seen)
+            return Walk(window, order, self.limit, seen)
         margin = 0 if self.model.exclusive(order) is not None else 1
-        return Walk(window, order, self.limit, self.seen, part, 10**9, expected, margin)
+        return Walk(window, order, self.limit, seen, part, 10**9, expected, margin)
 
-    def drive(self, plan: Walk | Bisection, sink: list[Window]) -> None:
+    def seen_with(self, part: Mapping[str, object]) -> Observations:
+        if not part:
+            return self.seen
+        return self.refined.setdefault(frozenset(part), Observations(plain=self.seen))
+
+    def drive(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
         while True:
             facts = self.relay.answer(plan.request(self.model))
             assert self.relay.requests < 50_000, "the plan does not end"
@@ -127,20 +140,29 @@ class Driver:
         if rest := plan.remaining():
             self.drive(self.plan(rest, dict(plan.refinement)), sink)
 
-    def narrow(self, plan: Walk | Bisection, sink: list[Window]) -> None:
+    def narrow(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
         rest = plan.remaining()
         if rest is None or plan.refinement:
             return
         if rest.seconds == 1:
-            self.outcome.gaps.append(rest.since)
+            if isinstance(plan, Alone) or self.model.is_exclusive:
+                self.outcome.gaps.append(rest.since)
+            else:
+                self.drive(Alone(rest, self.model.order, self.limit, self.seen), sink)
             return
         for half in rest.halves():
             self.drive(self.plan(half, {}), sink)
 
     def split(self, saturated: Saturated, part: dict[str, object], sink: list[Window]) -> None:
         second = Window(saturated.second, saturated.second)
+        if part and self.was_sent_whole(saturated, part):
+            sink.append(second)
+            return
         parts = partition({}, part, saturated.events)
         proven = parts is not None and parts.complete
+        if parts:
+            wide = together(parts.parts)
+            self.widest.setdefault(frozenset(wide), wide)
         for share in parts.parts if parts else ():
             windows: list[Window] = []
             self.drive(self.plan(second, dict(share.refinement), share.expected), windows)
@@ -149,6 +171,13 @@ class Driver:
             sink.append(second)
         elif not part:
             self.outcome.gaps.append(saturated.second)
+
+    def was_sent_whole(self, saturated: Saturated, part: Mapping[str, object]) -> bool:
+        seen = self.seen_with(part)
+        if wide := self.widest.get(frozenset(part)):
+            self.widest[frozenset(part)] = {}
+            seen.saw(self.relay.answer(Request(Window(0, 2 * START), self.limit, wide)).received)
+        return seen.too_small_to_be_cut(saturated.received)
 
 
 def synchronize(relay: SimulatedRelay, target: Window, limit: int = 500) -> Outcome:
@@ -231,6 +260,39 @@ def test_refused_events_hide_nothing(seed: int) -> None:
     check_soundness(relay, outcome)
     unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
     assert unproven == []
+
+
+def test_refused_events_of_the_neighbours_hide_no_second() -> None:
+    junk = [make_event(START + 100 + n % 3, 5 * 10**6 + n) for n in range(51)]
+    events = [make_event(START + n, n) for n in range(300) if n not in range(100, 103)]
+    relay = SimulatedRelay([*junk, *events], random.Random(0), cap=40, junk=len(junk))
+    target = Window(START, START + 400)
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    assert (outcome.proven, outcome.gaps) == ([target], [])
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("seed", range(30))
+def test_lower_caps_for_finer_filters_hide_nothing(seed: int, order: Order) -> None:
+    """Below a crowded second at the end of a relay's history, no order proves its parts."""
+    rng = random.Random(3_000 + seed)
+    target = Window(START, START + 50)
+    cap = rng.choice([60, 100])
+    kinds, authors = rng.choice([2, 5, 30]), rng.choice([1, 3])
+    crowd = [
+        make_event(START, n, kind=n % kinds, author=n % authors)
+        for n in range(rng.choice([cap, 2 * cap]) + rng.choice([0, 1, 40]))
+    ]
+    newer = [make_event(START + rng.randint(1, 60), 10**6 + n, kind=n % 3) for n in range(200)]
+    relay = SimulatedRelay(
+        crowd + newer,
+        rng,
+        cap=cap,
+        order=order,
+        cap_by_key={"kinds": rng.choice([25, 40, 500]), "authors": rng.choice([20, 22, 500])},
+    )
+    check_soundness(relay, synchronize(relay, target))
 
 
 @pytest.mark.parametrize("kinds", [1, 4])

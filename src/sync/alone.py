@@ -1,0 +1,56 @@
+"""Asking for one second and nothing else, where its neighbours hide it (pure).
+
+Other plans ask for a second more at both ends, for it is not known whether the relay includes
+them. If such a page holds nothing but refused events, they may all be the neighbours'. A page of
+the second alone proves it if something of that second came, which shows that the relay leaves
+out neither end, and if the page is too small to have been cut.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nostr.connection import EndKind
+from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict
+from sync.relay_model import Observations, RelayModel
+from sync.windows import Window
+
+
+@dataclass(slots=True)
+class Alone:
+    """One second, asked for exactly once."""
+
+    claim: Window
+    order: Order
+    limit: int
+    seen: Observations
+    refinement: Mapping[str, Any] = field(default_factory=dict, init=False)
+
+    @property
+    def settle_below(self) -> int:
+        """Pages of fewer events may be judged by their size."""
+        return self.seen.whole_below
+
+    def request(self, _model: RelayModel) -> Request:
+        """The page to ask for."""
+        return Request(self.claim, self.limit)
+
+    def remaining(self) -> Window:
+        """The second."""
+        return self.claim
+
+    def split(self) -> None:
+        """A second is not shared between lanes."""
+
+    def judge(self, facts: PageFacts) -> Step:
+        """What the page that answered `request` proves. It must have ended in EOSE."""
+        if facts.end.kind is not EndKind.EOSE:
+            raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
+        self.seen.saw(facts.received)
+        second = self.claim.since
+        whole = facts.shows(second) and self.seen.too_small_to_be_cut(facts.received)
+        if whole or facts.end.hint == "finish":
+            return Step(Verdict.DONE, (self.claim,))
+        if not facts.events:
+            return Step(Verdict.NARROW)
+        return Step(Verdict.DONE, saturated=Saturated(second, facts.events, facts.received))
