@@ -48,6 +48,7 @@ __all__ = [
     "load_tool_config",
 ]
 
+_MOST_POW_BITS: Final = 24
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def load_monitor_config(environ: Mapping[str, str] = os.environ) -> MonitorConfi
         requests_per_core=_count(own, "REQUESTS_PER_CORE", 10),
         checks_per_host=_count(own, "CHECKS_PER_HOST", 4),
         tor_checks=_count(own, "TOR_CHECKS", 10),
+        max_pow_difficulty=_pow_difficulty(own),
         request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
     )
 
@@ -257,6 +259,16 @@ def _not_negative(settings: Settings, key: str, default: int) -> int:
     if value < 0:
         raise ConfigError(f"{settings.name(key)} is {value}: give 0 or more")
     return value
+
+
+def _pow_difficulty(own: Settings) -> int:
+    bits = _not_negative(own, "MAX_POW_DIFFICULTY", 18)
+    if bits > _MOST_POW_BITS:
+        raise ConfigError(
+            f"{own.name('MAX_POW_DIFFICULTY')} is {bits}: give at most {_MOST_POW_BITS}; each bit "
+            "doubles the work, and 24 keep a core busy for some 20 seconds"
+        )
+    return bits
 
 
 def _validate_port(port: int, name: str) -> int:

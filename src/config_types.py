@@ -65,7 +65,8 @@ class ServiceConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig(ServiceConfig):
     """A relay is checked every `frequency_hour` hours; `request_timeout` is in seconds. At once:
-    `checks_per_host` relays of one host, `tor_checks` onion relays."""
+    `checks_per_host` relays of one host, `tor_checks` onion relays. `max_pow_difficulty` is in
+    bits (NIP-13)."""
 
     frequency_hour: float
     num_cores: int
@@ -73,6 +74,7 @@ class MonitorConfig(ServiceConfig):
     requests_per_core: int
     checks_per_host: int
     tor_checks: int
+    max_pow_difficulty: int
     request_timeout: float
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,25 +12,28 @@ from nostr_tools import RelayMetadata
 
 from config import KeypairConfig, MonitorConfig
 from nostr.connection import Dialer
+from nostr.pow import Miner
 from nostr.probe import ProbeReport, probe
 from nostr.urls import RelayUrl, to_relay
 
 # A circuit through Tor takes some seconds to build, and an onion service's descriptor is fetched.
 _TOR_TIMEOUT_MULTIPLIER = 2
-# Opening, reading, signing in, reading again, writing; each has the whole timeout.
-_STEPS = 5
+# Opening, reading, signing in, reading again, writing, working, writing again; each has the whole
+# timeout.
+_STEPS = 7
 
 Check = Callable[[RelayUrl], Awaitable[ProbeReport]]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """What a worker must know. `request_timeout` is in seconds."""
+    """What a worker must know. `request_timeout` is in seconds, `max_pow_difficulty` in bits."""
 
     request_timeout: float
     allow_private: bool
     socks5_url: str | None
     keypair: KeypairConfig | None
+    max_pow_difficulty: int = 0
 
     @classmethod
     def of(cls, config: MonitorConfig) -> "CheckSettings":
@@ -39,12 +43,16 @@ class CheckSettings:
             allow_private=config.allow_private_relays,
             socks5_url=config.tor.socks5_url if config.tor else None,
             keypair=config.keypair,
+            max_pow_difficulty=config.max_pow_difficulty,
         )
 
 
 @asynccontextmanager
 async def open_checker(settings: CheckSettings) -> AsyncIterator[Check]:
-    """What a worker process opens: the check of one relay, with nothing to close."""
+    """What a worker process opens: the check of one relay, and a thread for proofs of work."""
+
+    thread = ThreadPoolExecutor(1, "pow")
+    miner = Miner(settings.max_pow_difficulty, thread)
 
     async def check(url: RelayUrl) -> ProbeReport:
         slower = _TOR_TIMEOUT_MULTIPLIER if url.network == "tor" else 1
@@ -53,11 +61,16 @@ async def open_checker(settings: CheckSettings) -> AsyncIterator[Check]:
         dialer = Dialer(settings.socks5_url, settings.allow_private, connect_timeout=timeout)
         try:
             async with asyncio.timeout(timeout * _STEPS):
-                return await probe(url, dialer, timeout=timeout, keypair=settings.keypair, now=now)
+                return await probe(
+                    url, dialer, timeout=timeout, keypair=settings.keypair, now=now, miner=miner
+                )
         except TimeoutError:
             return _endless(url, now, timeout * _STEPS)
 
-    yield check
+    try:
+        yield check
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _endless(url: RelayUrl, now: int, seconds: float) -> ProbeReport:

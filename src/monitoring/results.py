@@ -13,6 +13,7 @@ from bigbrotr import BigBrotr
 from metadata_rows import write_metadata
 from monitoring.candidates import is_proven
 from monitoring.due import ANSWERED_AT
+from monitoring.facts import record_facts
 from monitoring.schedule import FIRST_RECHECK_SECONDS, LONGEST_PLAN_SECONDS, rest_after_failure
 from nostr.probe import ProbeReport
 
@@ -98,11 +99,13 @@ async def store(db: BigBrotr, owner: str, batch: Sequence[Checked], frequency: f
     """Writes a batch of checks and ends their leases, in one transaction; returns how many checks
     were new. Raises DatabaseError."""
     now = int(time.time())
-    metadata = [checked.stored.metadata for checked in batch if checked.stored is not None]
+    reports = [(checked.stored, checked.outcome) for checked in batch if checked.stored]
+    metadata = [report.metadata for report, _ in reports]
     releases = [release_of(checked, now, frequency, random.random()) for checked in batch]
 
     async def work(conn: asyncpg.Connection) -> int:
         new = await write_metadata(conn, metadata, now)
+        await record_facts(conn, reports)
         await leases.release_all(conn, leases.MONITOR, owner, releases)
         return new
 

@@ -78,17 +78,18 @@ class GuardedResolver(AbstractResolver):
     ) -> None:
         self._allow_private = allow_private
         self._resolver = resolver or AsyncResolver()
+        self.answered: tuple[str, ...] = ()
+        """The addresses of the last answer that may be used."""
 
     async def resolve(
         self, host: str, port: int = 0, family: AddressFamily = AF_UNSPEC
     ) -> list[ResolveResult]:
         answers = await self._resolver.resolve(host, port, family)
-        if self._allow_private:
-            return answers
-        public = [answer for answer in answers if is_public(answer["host"])]
-        if answers and not public:
+        allowed = [answer for answer in answers if self._allow_private or is_public(answer["host"])]
+        if answers and not allowed:
             raise AddressRefused(f"{host} leads to {answers[0]['host']}, not a public address")
-        return public
+        self.answered = tuple(answer["host"] for answer in allowed)
+        return allowed
 
     async def close(self) -> None:
         await self._resolver.close()

@@ -10,6 +10,7 @@ from typing import TypeVar
 import aiohttp
 
 from errors import ConnectFailed
+from nostr.link import link_facts
 from nostr.messages import Ok as OkReply
 from nostr.pages import EndKind, Page, PageEnd
 from nostr.transport import Transport, failure_kind, open_transport, speaks_no_tls
@@ -99,7 +100,9 @@ class Dialer:
                 raise
             kind, detail = failure_kind(error)
             raise ConnectFailed(kind, url.url, detail) from error
-        return RelayConnection(url, scheme, _milliseconds_since(started), websocket, transport)
+        rtt = _milliseconds_since(started)
+        link = link_facts(transport.addresses, websocket.get_extra_info("ssl_object"))
+        return RelayConnection(url, scheme, rtt, link, websocket, transport)
 
 
 def _may_try_other(url: RelayUrl, scheme: str, kind: str) -> bool:

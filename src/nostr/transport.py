@@ -17,6 +17,14 @@ from nostr.urls import RelayUrl
 
 USER_AGENT = "BigBrotr"
 
+# OpenSSL's x509_vfy.h; any other verification error is "tls-certificate".
+_CERTIFICATE_FAULTS = {
+    10: "tls-expired",  # X509_V_ERR_CERT_HAS_EXPIRED
+    18: "tls-self-signed",  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+    19: "tls-self-signed",  # X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN
+    62: "tls-wrong-host",  # X509_V_ERR_HOSTNAME_MISMATCH
+    64: "tls-wrong-host",  # X509_V_ERR_IP_ADDRESS_MISMATCH
+}
 _SOCKS_REFUSED = 5  # RFC 1928, section 6
 _NOT_TLS_REASONS = frozenset(
     {
@@ -34,10 +42,19 @@ _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """An HTTP session for one relay, with the resolver that guards it. An async context manager."""
+    """An HTTP session for one relay, with the resolver that guards it, or the address that the
+    relay's URL gives. An async context manager."""
 
     session: aiohttp.ClientSession
     resolver: GuardedResolver | None
+    address: str | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the relay's name led, or its address; empty where the proxy resolves it."""
+        if self.address is not None:
+            return (self.address,)
+        return self.resolver.answered if self.resolver is not None else ()
 
     async def close(self) -> None:
         try:
@@ -76,8 +93,10 @@ def open_transport(
             raise ConnectFailed("no-tor", url.url, "an .onion relay needs the Tor proxy")
         connector: aiohttp.TCPConnector = _tor_connector(url, socks5_url)
         resolver = None
+        address = None
     else:
-        if _is_address(url.host) and not allow_private and not is_public(url.host):
+        address = url.host if _is_address(url.host) else None
+        if address and not allow_private and not is_public(url.host):
             raise ConnectFailed("address-refused", url.url, "not a public address")
         resolver = GuardedResolver(allow_private=allow_private)
         connector = aiohttp.TCPConnector(
@@ -90,14 +109,17 @@ def open_transport(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout),
         trace_configs=[_no_redirects()],
     )
-    return Transport(session, resolver)
+    return Transport(session, resolver, address)
 
 
 def failure_kind(error: BaseException) -> tuple[str, str]:
     """The kind of ConnectFailed that an exception of a connection attempt means, and detail."""
     match error:
-        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return "tls-certificate", _one_line(error)
+        case aiohttp.ClientConnectorCertificateError():
+            return failure_kind(error.certificate_error)
+        case ssl.SSLCertVerificationError():
+            kind = _CERTIFICATE_FAULTS.get(error.verify_code, "tls-certificate")
+            return kind, _one_line(error.verify_message)
         case aiohttp.ClientSSLError() if isinstance(error.os_error, ssl.SSLError):
             return _tls_failure(error.os_error)
         case aiohttp.ClientConnectorDNSError():

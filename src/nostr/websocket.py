@@ -14,6 +14,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 from nostr import messages
 from nostr.inbox import Inbox
 from nostr.keys import sign_challenge
+from nostr.link import LinkFacts
 from nostr.live import LiveFeed
 from nostr.messages import Ok as OkReply
 from nostr.negotiation import Exchange, Negotiation, negotiate
@@ -32,7 +33,8 @@ class RelayConnection:
     """An open WebSocket; an async context manager. Nothing that a relay sends makes a method
     raise: pages say how they ended, the other methods return None or False.
 
-    `scheme` is "wss" or "ws", `rtt_open` the milliseconds that opening took.
+    `scheme` is "wss" or "ws", `rtt_open` the milliseconds that opening took, `link` what that
+    showed of the host.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class RelayConnection:
         url: RelayUrl,
         scheme: str,
         rtt_open: int,
+        link: LinkFacts,
         websocket: ClientWebSocketResponse[Any],
         transport: Transport,
     ) -> None:
         self.url = url
         self.scheme = scheme
         self.rtt_open = rtt_open
+        self.link = link
         self._websocket = websocket
         self._transport = transport
         self._names = count(1)

@@ -2,14 +2,23 @@
 
 import pickle
 import socket
+import ssl
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import pytest
+import trustme
 
 from components.relays import StartRelay
+from nostr import write_test
 from nostr.connection import Dialer
 from nostr.keys import public_key
-from nostr.probe import WRITE_TEST_KIND, ProbeReport, probe
+from nostr.pow import Miner, zero_bits
+from nostr.probe import ProbeReport, probe
 from nostr.urls import RelayUrl
 from scripted_relay import ScriptedRelay, make_events
 
@@ -39,7 +48,7 @@ async def test_a_good_relay_is_open_readable_and_writable():
     assert report.metadata.nip11.name == "good"
     assert report.metadata.generated_at == NOW
     assert report.metadata.relay.url == relay.url.url
-    assert written["kind"] == WRITE_TEST_KIND in range(20_000, 30_000)
+    assert written["kind"] == write_test.KIND in range(20_000, 30_000)
     assert written["pubkey"] == public_key(Keys().secret_key)
     assert "BigBrotr" in written["content"]
     assert flt["limit"] == 1
@@ -147,3 +156,131 @@ async def test_real_relays(local_relay: StartRelay, nostr_relay: StartRelay):
         report = await probe(url, dialer, timeout=3, keypair=Keys(), now=NOW)
         nip66 = report.metadata.nip66
         assert (nip66.openable, nip66.readable) == (True, True)
+
+
+@pytest.fixture
+def miner() -> Iterator[Miner]:
+    with ThreadPoolExecutor(1) as thread:
+        yield Miner(10, thread)
+
+
+async def test_a_proof_of_work_within_the_bound_is_done(local_relay: StartRelay, miner: Miner):
+    running = await local_relay([], customize=lambda builder: builder.min_pow(10))
+    url = RelayUrl.parse(running.url, allow_private=True)
+    dialer = Dialer(None, allow_private=True, connect_timeout=3)
+    without = await probe(url, dialer, timeout=3, keypair=Keys(), now=int(time.time()))
+    report = await probe(url, dialer, timeout=3, keypair=Keys(), now=int(time.time()), miner=miner)
+    assert not without.metadata.nip66.writable
+    assert without.facts.write_outcome == "pow"
+    assert report.metadata.nip66.writable, report.detail
+    assert (report.facts.write_outcome, report.facts.pow_difficulty) == ("ok", 10)
+
+
+async def test_a_proof_of_work_above_the_bound_is_not(local_relay: StartRelay, miner: Miner):
+    running = await local_relay([], customize=lambda builder: builder.min_pow(11))
+    url = RelayUrl.parse(running.url, allow_private=True)
+    dialer = Dialer(None, allow_private=True, connect_timeout=3)
+    report = await probe(url, dialer, timeout=3, keypair=Keys(), now=int(time.time()), miner=miner)
+    assert not report.metadata.nip66.writable
+    assert (report.facts.write_outcome, report.facts.pow_difficulty) == ("pow", 11)
+
+
+async def test_a_difficulty_that_only_the_document_names_is_used(miner: Miner):
+    nip11 = {"name": "dear", "limitation": {"min_pow_difficulty": 8}}
+    async with ScriptedRelay(publish="pow: too little", nip11=nip11) as relay:
+        report = await probe(
+            relay.url, relay.dialer(), timeout=2, keypair=Keys(), now=NOW, miner=miner
+        )
+        first, second = relay.published
+    assert report.facts.pow_difficulty == 8
+    assert first["tags"] == second["tags"][:1]
+    assert zero_bits(second["id"]) >= 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        ({}, {"write_outcome": "ok", "auth_required": False, "payment_required": False}),
+        ({"auth": True}, {"write_outcome": "ok", "auth_required": True}),
+        ({"auth": "restricted"}, {"write_outcome": "restricted", "auth_required": True}),
+        (
+            {"publish": "blocked: please pay"},
+            {"write_outcome": "payment-required", "payment_required": True},
+        ),
+        ({"publish": "restricted: no"}, {"write_outcome": "restricted", "payment_required": None}),
+        ({"publish": "nonsense: no"}, {"write_outcome": "other-refusal"}),
+        ({"publish": "silent"}, {"write_outcome": "timeout"}),
+        ({"closed": "go away"}, {"auth_required": None, "write_outcome": "ok"}),
+        ({"nip11": 500}, {"document_outcome": "http-status"}),
+        ({"nip11": {"name": "a"}}, {"document_outcome": "ok"}),
+    ],
+)
+async def test_what_a_relay_asks_of_us_is_recorded(
+    settings: dict[str, object], facts: dict[str, object]
+):
+    async with ScriptedRelay(**settings) as relay:
+        found = (await probe_scripted(relay, timeout=0.5)).facts
+    assert {name: getattr(found, name) for name in facts} == facts
+    assert (found.scheme, found.link.ipv4, found.link.ipv6) == ("ws", True, False)
+    assert found.link.tls_expires_at is None
+
+
+async def test_the_certificate_of_an_open_relay_is_recorded():
+    expiry = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+    authority = trustme.CA(organization_name="Example Trust\x07")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_after=expiry).configure_cert(server)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    async with ScriptedRelay(tls=server) as relay:
+        dialer = relay.dialer(trust=trust)
+        report = await probe(relay.url, dialer, timeout=2, keypair=None, now=NOW)
+    facts = report.facts
+    assert (facts.scheme, facts.link.tls_version) == ("wss", "TLSv1.3")
+    assert facts.link.tls_expires_at == int(expiry.timestamp())
+    assert facts.link.tls_issuer == "Example Trust"
+
+
+class Certificate(NamedTuple):
+    """A server's certificate, and what a client trusts."""
+
+    server: ssl.SSLContext
+    trust: ssl.SSLContext
+
+
+def certificate(fault: str) -> Certificate:
+    authority, server = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    match fault:
+        case "tls-expired":
+            issued = authority.issue_cert(
+                "127.0.0.1", not_before=yesterday - timedelta(days=9), not_after=yesterday
+            )
+            issued.configure_cert(server)
+        case "tls-wrong-host":
+            authority.issue_cert("relay.example.com").configure_cert(server)
+        case "tls-self-signed":
+            # What a server hands out that is its own authority.
+            with authority.cert_pem.tempfile() as own, authority.private_key_pem.tempfile() as key:
+                server.load_cert_chain(own, key)
+            trust = ssl.create_default_context()
+        case "tls-certificate":
+            authority.issue_cert("127.0.0.1").configure_cert(server)
+            trust = ssl.create_default_context()
+    return Certificate(server, trust)
+
+
+@pytest.mark.parametrize(
+    "fault", ["tls-expired", "tls-wrong-host", "tls-self-signed", "tls-certificate"]
+)
+async def test_a_bad_certificate_is_named_and_never_passed_by(fault: str):
+    server, trust = certificate(fault)
+    async with ScriptedRelay(make_events(1), tls=server, nip11={"name": "a"}) as relay:
+        dialer = relay.dialer(trust=trust)
+        report = await probe(relay.url, dialer, timeout=2, keypair=Keys(), now=NOW)
+        assert (relay.connected, relay.requests) == (0, [])
+    assert report.outcome == fault
+    assert not report.metadata.nip66.openable
+    assert report.metadata.nip11 is None, "nor is its document asked for in the clear"

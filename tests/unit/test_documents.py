@@ -77,8 +77,9 @@ def words_in(pattern: str, *sources: str) -> set[str]:
 def test_outcomes_of_the_monitor_are_explained() -> None:
     transport, connection = "nostr/transport.py", "nostr/connection.py"
     kinds = words_in(r'(?:return|else) "([a-z-]+)"', transport)
+    kinds |= words_in(r'(?:\d+:|verify_code,) "(tls-[a-z-]+)"', transport)
     kinds |= words_in(r'ConnectFailed\(\s*"([a-z-]+)"', transport, connection)
-    assert {"dns", "no-tor", "tls-certificate", "socks"} <= kinds
+    assert {"dns", "no-tor", "tls-certificate", "tls-expired", "socks"} <= kinds
     page = (ROOT / "docs/monitor.md").read_text()
     explained = set(re.findall(r"`([a-z-]+)`", page.split("\n## ")[0]))
     assert kinds - explained == set()
