@@ -23,7 +23,14 @@ from config_types import (
     ToolConfig,
     TorConfig,
 )
-from config_values import read_aggregators, read_event_filter, read_keypair, read_priority_relays
+from config_values import (
+    DEFAULT_NIP66_RELAYS,
+    read_aggregators,
+    read_event_filter,
+    read_keypair,
+    read_priority_relays,
+    read_relay_urls,
+)
 from constants import LOG_WARNING
 from errors import ConfigError
 from logging_config import fields
@@ -87,11 +94,18 @@ def load_priority_synchronizer_config(
 def load_finder_config(environ: Mapping[str, str] = os.environ) -> FinderConfig:
     """The finder's settings; raises ConfigError."""
     own = Settings(environ, "FINDER_")
+    common = _service(environ, own)
     return FinderConfig(
-        **_service(environ, own),
+        **common,
         frequency_hour=_positive(own, "FREQUENCY_HOUR", 8),
         request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
         aggregator_urls=read_aggregators(own),
+        nip66_relays=read_relay_urls(
+            own,
+            "FINDER_NIP66_RELAYS",
+            DEFAULT_NIP66_RELAYS,
+            allow_private=common["allow_private_relays"],
+        ),
     )
 
 

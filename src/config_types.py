@@ -7,6 +7,7 @@ from typing import Any
 
 import constants
 from constants import SECONDS_PER_DAY, SECONDS_PER_HOUR, SECONDS_PER_MINUTE
+from nostr.urls import RelayUrl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +112,16 @@ class SynchronizerConfig(ServiceConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinderConfig(ServiceConfig):
-    """`aggregator_urls` are asked every `frequency_hour` hours."""
+    """`aggregator_urls` and `nip66_relays` are asked every `frequency_hour` hours."""
 
     frequency_hour: float
     request_timeout: float
     aggregator_urls: tuple[str, ...]
+    nip66_relays: tuple[RelayUrl, ...]
 
     @property
     def frequency_seconds(self) -> int:
-        """The time between two requests to the same aggregator."""
+        """The time between two requests to the same aggregator or relay."""
         return max(1, round(self.frequency_hour * SECONDS_PER_HOUR))
 
 

@@ -10,15 +10,17 @@ from nostr_tools import to_hex, validate_keypair
 
 from config_types import KeypairConfig
 from constants import LOG_WARNING
-from errors import ConfigError
+from errors import ConfigError, RelayUrlRefused
 from logging_config import fields
 from nostr.filters import clean_filter
+from nostr.urls import RelayUrl
 from settings import Settings
 
 DEFAULT_AGGREGATOR_URLS: Final = (
     "https://api.nostr.watch/v1/online",
     "https://api.nostr.watch/v2/relays?format=simple&limit=200",
 )
+DEFAULT_NIP66_RELAYS: Final = ("wss://relay.nostr.watch",)
 
 # The synchronizer sets these itself, from its windows.
 _WINDOW_KEYS: Final = ("since", "until", "limit")
@@ -106,6 +108,24 @@ def read_aggregators(own: Settings) -> tuple[str, ...]:
                 "separated by commas, or nothing for no aggregator"
             )
     return urls
+
+
+def read_relay_urls(
+    own: Settings, variable: str, default: tuple[str, ...], *, allow_private: bool
+) -> tuple[RelayUrl, ...]:
+    """Relay URLs, separated by commas or white space, each once; an empty variable is a value."""
+    raw = own.environ.get(variable)
+    texts = default if raw is None else raw.replace(",", " ").split()
+    urls: dict[RelayUrl, None] = {}
+    for text in texts:
+        try:
+            urls[RelayUrl.parse(text, allow_private=allow_private)] = None
+        except RelayUrlRefused as refused:
+            raise ConfigError(
+                f"{variable} holds {text[:100]!r} ({refused.reason}): give wss:// URLs "
+                "separated by commas, or nothing for none"
+            ) from None
+    return tuple(urls)
 
 
 def _is_http_url(text: str) -> bool:

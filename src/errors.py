@@ -16,7 +16,7 @@
     ├── MessageMalformed         a relay sent a frame that is no message
     ├── EventRefused             a relay sent something that is no valid event
     ├── FileUnusable             a file of events cannot be read or written
-    ├── AggregatorFailed         an HTTP aggregator gave no list of relays
+    ├── AggregatorFailed         an aggregator or relay gave no list of relays
     └── ServiceError             a service cannot go on
         ├── PortTaken            its health check port is in use
         ├── ComponentMissing     a program or service it needs is absent
@@ -122,7 +122,8 @@ class FileUnusable(BigBrotrError):
 
 
 class AggregatorFailed(BigBrotrError):
-    """An HTTP aggregator gave no usable list of relays; `reason` is a short token for counting.
+    """An HTTP aggregator, or a relay asked for NIP-66 events, gave no usable list of relays;
+    `reason` is a short token for counting.
 
     `retry_after` is the number of seconds that it asked to be left alone, if it did.
     """

@@ -12,9 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from errors import AggregatorFailed
+from nostr.urls import MAX_URL_BYTES
 
-MAX_URLS_PER_ANSWER = 100_000
-"""Ten times what a whole list of the network has held."""
+MAX_URLS_PER_ANSWER = 50_000
+"""Five times what a whole list of the network has held."""
+
+LONGEST_TEXT = MAX_URL_BYTES + 1
+"""Of a longer text no more is kept: it is refused for being too long anyway."""
 
 _URL_KEYS = ("relayUrl", "relay_url", "url", "relay")
 _LIST_KEYS = ("relays", "data", "items", "results", "relay")
@@ -44,7 +48,8 @@ def read_page(document: object, url: str) -> RelayPage:
     urls = _find(document, _MAX_DEPTH)
     if urls is None:
         raise AggregatorFailed("no-relays", url, "the answer holds no list of relays")
-    return RelayPage(urls[:MAX_URLS_PER_ANSWER], _next_offset(document, len(urls)))
+    kept = tuple(text[:LONGEST_TEXT] for text in urls[:MAX_URLS_PER_ANSWER])
+    return RelayPage(kept, _next_offset(document, len(urls)))
 
 
 def _find(document: object, depth: int) -> tuple[str, ...] | None:

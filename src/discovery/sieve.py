@@ -3,12 +3,24 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
+from discovery.naming import Found, Naming, Occasion
 from errors import RelayUrlRefused
 from nostr.urls import MAX_PATHS_PER_HOST, RelayUrl
 
-TOO_MANY_OF_HOST = "too-many-of-host"
 TOO_MANY_IN_EVENT = "too-many-in-event"
+TOO_MANY_OF_HOST = "too-many-of-host"
+TOO_MANY_OF_DOMAIN = "too-many-of-domain"
+TOO_MANY_OF_SOURCE = "too-many-of-source"
+TOO_MANY = "too-many-candidates"
+
+MAX_NAMES_PER_DOMAIN = 500
+"""Standing candidates whose names differ in the first label only. The busiest domain of relays
+has some 150, public suffixes fewer; a wildcard name would give any number."""
+
+MAX_CANDIDATES = 100_000
+"""Standing candidates in all, ten times the relays that the network is said to have."""
 
 # Above the number of relays, so that a cycle parses most texts once.
 _MEMORY = 50_000
@@ -17,78 +29,131 @@ _LONGEST_REMEMBERED = 2_048
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """What became of some texts.
+    """What became of what some occasions named.
 
     Attributes:
         fresh: relays that the archive does not have, in order, each once.
         known: how many of the texts were relays that it has, or were repeated.
         refused: how many of the texts were refused, by reason.
+        times: how many occasions named a usable relay in a place, fresh or known.
+        first_events: the first of them, where it was an event.
     """
 
-    fresh: tuple[RelayUrl, ...] = ()
+    fresh: tuple[Found, ...] = ()
     known: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    times: Counter[Naming] = field(default_factory=Counter)
+    first_events: dict[Naming, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How many there are: paths of a host; standing candidates of a domain, of who named them,
+    and in all."""
+
+    paths: Counter[str] = field(default_factory=Counter)
+    names: Counter[str] = field(default_factory=Counter)
+    standing: Counter[str] = field(default_factory=Counter)
+    candidates: int = 0
+
+    def add(self, relay: RelayUrl, by: str | None) -> None:
+        """Count a relay (`by` None) or a candidate."""
+        self.paths[relay.host] += not _is_plain(relay)
+        if by is not None:
+            self.names[_domain(relay.host)] += 1
+            self.standing[by] += 1
+            self.candidates += 1
 
 
 class Sieve:
     """Holds what is known, so that sources can be sifted one after the other.
 
     Args:
-        known: the canonical URLs of the archive's relays.
+        known: the canonical URLs of the archive's relays, each with None, and of its candidates,
+            each with who named it first.
         allow_private: whether relays on private addresses are wanted.
         max_paths_per_host: how many URLs with a path, query or port of their own a host may have,
             the known ones included. The plain URL of a host always passes.
+        max_candidates: how many candidates there may be.
     """
 
     def __init__(
         self,
-        known: Iterable[str],
+        known: Iterable[tuple[str, str | None]],
         *,
         allow_private: bool,
         max_paths_per_host: int = MAX_PATHS_PER_HOST,
+        max_candidates: int = MAX_CANDIDATES,
     ) -> None:
         self._allow_private = allow_private
-        self._limit = max_paths_per_host
+        self._max_paths = max_paths_per_host
+        self._max_candidates = max_candidates
         self._parsed: dict[str, RelayUrl | str] = {}
         self._known: set[str] = set()
-        self._per_host: Counter[str] = Counter()
-        for url in known:
+        self._tally = _Tally()
+        for url, by in known:
+            self._known.add(url)
             match self._parse(url, allow_private=True):
                 case RelayUrl() as relay:
-                    self.admit((relay,))
-                case _:
-                    self._known.add(url)
+                    self._tally.add(relay, by)
         self._parsed.clear()
 
-    def sift(self, texts: Iterable[str]) -> Sifted:
-        """What is new among the texts. Changes nothing: `admit` what was stored."""
-        fresh: dict[RelayUrl, None] = {}
-        per_host: Counter[str] = Counter()
+    def sift(self, occasions: Iterable[Occasion]) -> Sifted:
+        """What is new in the occasions. Changes nothing: `admit` what was stored."""
+        fresh: dict[RelayUrl, str] = {}
+        now = _Tally()
         known = 0
         refused: Counter[str] = Counter()
-        for text in texts:
-            match self._parse(text, allow_private=self._allow_private):
-                case str() as reason:
-                    refused[reason] += 1
-                case relay if relay.url in self._known or relay in fresh:
+        times: Counter[Naming] = Counter()
+        first_events: dict[Naming, str] = {}
+        for occasion in occasions:
+            refused[TOO_MANY_IN_EVENT] += occasion.beyond_limit
+            counted: set[Naming] = set()
+            for text, source in occasion.named:
+                relay = self._parse(text, allow_private=self._allow_private)
+                match relay:
+                    case str() as reason:
+                        refused[reason] += 1
+                        continue
+                if relay.url in self._known or relay in fresh:
                     known += 1
-                case relay if self._is_full(relay, per_host):
-                    refused[TOO_MANY_OF_HOST] += 1
-                case relay:
-                    fresh[relay] = None
-                    per_host[relay.host] += not _is_plain(relay)
-        return Sifted(tuple(fresh), known, refused)
+                elif obstacle := self._obstacle(relay, occasion, now):
+                    refused[obstacle] += 1
+                    continue
+                else:
+                    fresh[relay] = occasion.by
+                    now.add(relay, occasion.by)
+                counted.add(Naming(relay.url, source))
+            times.update(counted)
+            if occasion.event_id is not None:
+                for naming in counted:
+                    first_events.setdefault(naming, occasion.event_id)
+        return Sifted(
+            tuple(Found(relay, by) for relay, by in fresh.items()),
+            known,
+            +refused,
+            times,
+            first_events,
+        )
 
-    def admit(self, relays: Iterable[RelayUrl]) -> None:
-        """From now on these relays are known."""
-        for relay in relays:
+    def admit(self, found: Iterable[Found]) -> None:
+        """From now on these relays are known, as candidates."""
+        for relay, by in found:
             if relay.url not in self._known:
                 self._known.add(relay.url)
-                self._per_host[relay.host] += not _is_plain(relay)
+                self._tally.add(relay, by)
 
-    def _is_full(self, relay: RelayUrl, per_host: Counter[str]) -> bool:
-        taken = self._per_host[relay.host] + per_host[relay.host]
-        return taken >= self._limit and not _is_plain(relay)
+    def _obstacle(self, relay: RelayUrl, occasion: Occasion, now: _Tally) -> str | None:
+        """Why a relay may not become a candidate, `now` counting those that shall."""
+        before, host, domain = self._tally, relay.host, _domain(relay.host)
+        if not _is_plain(relay) and before.paths[host] + now.paths[host] >= self._max_paths:
+            return TOO_MANY_OF_HOST
+        if domain and before.names[domain] + now.names[domain] >= MAX_NAMES_PER_DOMAIN:
+            return TOO_MANY_OF_DOMAIN
+        by = occasion.by
+        if before.standing[by] + now.standing[by] >= occasion.max_standing:
+            return TOO_MANY_OF_SOURCE
+        return TOO_MANY if before.candidates + now.candidates >= self._max_candidates else None
 
     def _parse(self, text: str, *, allow_private: bool) -> RelayUrl | str:
         """The relay, or the reason why the text is none."""
@@ -107,3 +172,19 @@ class Sieve:
 
 def _is_plain(relay: RelayUrl) -> bool:
     return relay.port is None and not relay.path
+
+
+def _domain(host: str) -> str:
+    """The host without its first label; "" for an address, and for a name of two labels."""
+    parent = host.partition(".")[2]
+    if "." not in parent or _is_address(host):
+        return ""
+    return parent
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -135,6 +135,7 @@ class Demo:
             "PUBLIC_KEY": archive.pubkey,
             "SEED_RELAYS_PATH": str(folder / "seed_relays.txt"),
             "FINDER_AGGREGATOR_URLS": "",
+            "FINDER_NIP66_RELAYS": "",
             "FINDER_LOOP_INTERVAL_MINUTES": "0.03",
             "MONITOR_LOOP_INTERVAL_MINUTES": "0.03",
             "MONITOR_REQUEST_TIMEOUT": "5",

@@ -76,6 +76,7 @@ def test_the_suite_runs_on_env_restarts_services_and_stops_on_sigterm(data: Path
         "SEED_RELAYS_PATH": str(seeds),
         "SYNCHRONIZER_PRIORITY_RELAYS_PATH": str(seeds),
         "FINDER_AGGREGATOR_URLS": "",
+        "FINDER_NIP66_RELAYS": "",
         "ALLOW_PRIVATE_RELAYS": "true",
         "FINDER_PORT": str(port),
     }

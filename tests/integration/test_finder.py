@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,11 +16,16 @@ from aiohttp import web
 from bigbrotr import BigBrotr
 from components.databases import Database
 from config import FinderConfig, load_finder_config
-from discovery.archive import read_archive
+from discovery import sightings
+from discovery.archive import read_lists
+from discovery.mentions import MAX_URLS_PER_EVENT
+from discovery.naming import MAX_STANDING_OF_AUTHOR
 from discovery.sieve import Sieve
-from event_rows import write_events
+from discovery.sightings import read_hints
+from discovery.store import tidy_candidates
+from event_rows import RawEvent, write_events
 from finder import Finder
-from nostr.events import SignedEvent
+from nostr.events import SignedEvent, encode_event
 from nostr.urls import MAX_PATHS_PER_HOST, RelayUrl
 from standalone.signing import Author
 
@@ -34,21 +40,36 @@ def event(kind: int, tags: Sequence[Sequence[str]] = (), content: str = "") -> S
     return SignedEvent(*AUTHOR.sign(kind, next(_seconds), tags, content))
 
 
-async def archive(db: BigBrotr, *events: SignedEvent) -> None:
+async def archive(
+    db: BigBrotr,
+    *events: SignedEvent,
+    source: RelayUrl = SOURCE,
+    seen_at: int = 1_700_000_000,
+    raw: Sequence[RawEvent] = (),
+) -> None:
     async def work(conn):  # type: ignore[no-untyped-def]
-        return await write_events(conn, SOURCE, 1_700_000_000, events)
+        return await write_events(conn, source, seen_at, events, raw=raw)
 
     result = await db.run_in_transaction(work)
     assert not result.unstorable
 
 
-async def relays(db: BigBrotr) -> set[str]:
-    rows = await db.fetch("SELECT url FROM relays WHERE url <> $1", SOURCE.url)
-    return {row["url"] for row in rows}
+async def candidates(db: BigBrotr) -> set[str]:
+    return {row["url"] for row in await db.fetch("SELECT url FROM relay_candidates")}
+
+
+async def sources(db: BigBrotr, url: str) -> dict[tuple[str, str], int]:
+    rows = await db.fetch("SELECT * FROM relay_sources WHERE relay_url = $1", url)
+    return {(row["source"], row["name"]): row["times"] for row in rows}
 
 
 def config(database: Database, **settings: str) -> FinderConfig:
-    environment = {"FINDER_AGGREGATOR_URLS": "", "HEALTH_CHECK_PORT": "0", **settings}
+    environment = {
+        "FINDER_AGGREGATOR_URLS": "",
+        "FINDER_NIP66_RELAYS": "",
+        "HEALTH_CHECK_PORT": "0",
+        **settings,
+    }
     return load_finder_config({**database.environment(), **environment})
 
 
@@ -101,7 +122,7 @@ async def test_relays_named_by_events_are_found_once(db: BigBrotr, start) -> Non
     )
     finder = await start()
     report = await finder.cycle(asyncio.Event())
-    assert await relays(db) == {
+    assert await candidates(db) == {
         "wss://listed.example",
         "wss://hint.example",
         "wss://map.example",
@@ -110,7 +131,7 @@ async def test_relays_named_by_events_are_found_once(db: BigBrotr, start) -> Non
         "wss://monitored.example",
     }
     assert report.counts["events_read"] == 6
-    assert report.counts["relays_found"] == 6
+    assert report.counts["candidates_found"] == 6
     assert report.counts["urls_refused"] == 2
     assert not report.failed
 
@@ -119,28 +140,43 @@ async def test_relays_named_by_events_are_found_once(db: BigBrotr, start) -> Non
 
     await archive(db, event(10002, [["r", "wss://later.example"]]))
     later = await finder.cycle(asyncio.Event())
-    assert (later.counts["events_read"], later.counts["relays_found"]) == (1, 1)
+    assert (later.counts["events_read"], later.counts["candidates_found"]) == (1, 1)
     assert await finder.ready()
 
 
 async def test_relays_on_private_addresses_need_a_setting(db: BigBrotr, start) -> None:
     await archive(db, event(10002, [["r", "ws://127.0.0.1:7777"], ["r", "ws://10.0.0.1"]]))
     await (await start()).cycle(asyncio.Event())
-    assert await relays(db) == set()
+    assert await candidates(db) == set()
     await archive(db, event(10002, [["r", "ws://127.0.0.1:7777/"]]))
     await (await start(ALLOW_PRIVATE_RELAYS="true")).cycle(asyncio.Event())
-    assert await relays(db) == {"wss://127.0.0.1:7777"}
+    assert await candidates(db) == {"wss://127.0.0.1:7777"}
 
 
-async def test_spam_is_bounded_per_event_and_per_host(db: BigBrotr, start) -> None:
-    flood = [["r", f"wss://flood.example/{n}"] for n in range(20_000)]
+async def test_spam_is_bounded_per_event_host_and_author(db: BigBrotr, start) -> None:
+    flood = [["r", f"wss://flood.example/{n}"] for n in range(100_000)]
     drops = [event(10002, [["r", f"wss://drops.example/{n}"]]) for n in range(450)]
-    await archive(db, event(10002, flood), *drops)
+    hosts = [event(10002, [["r", f"wss://n{n}.example"]]) for n in range(450)]
+    await archive(db, event(10002, flood), *drops, *hosts)
     report = await (await start()).cycle(asyncio.Event())
-    found = await relays(db)
-    assert sum("flood" in url for url in found) == MAX_PATHS_PER_HOST
-    assert sum("drops" in url for url in found) == MAX_PATHS_PER_HOST
-    assert report.counts["urls_refused"] == 20_450 - len(found)
+    found = await candidates(db)
+    assert sum("flood" in url or "drops" in url for url in found) <= 2 * MAX_PATHS_PER_HOST
+    assert len(found) == MAX_STANDING_OF_AUTHOR, "all events are of one author"
+    assert report.counts["urls_refused"] == 100_900 - len(found)
+    assert not report.failed
+    row = await db.fetchone("SELECT count(*) FROM relay_sources")
+    assert row is not None
+    assert row[0] == len(found), "nothing is kept of what was refused"
+
+
+async def test_an_event_of_spam_costs_little_memory(db: BigBrotr) -> None:
+    spam = [["r", f"wss://spam{n}.example"] for n in range(100_000)]
+    await archive(db, *(event(10002, [*spam, ["n", str(n)]]) for n in range(3)))
+    sieve = Sieve((), allow_private=False)
+    harvest = await read_lists(db, sieve, asyncio.Event())
+    assert harvest.new == MAX_URLS_PER_EVENT
+    assert harvest.refused["too-many-in-event"] == 3 * (100_000 - MAX_URLS_PER_EVENT)
+    assert len(sieve._parsed) <= MAX_URLS_PER_EVENT
 
 
 async def test_a_batch_is_read_whole_or_not_at_all(
@@ -148,13 +184,129 @@ async def test_a_batch_is_read_whole_or_not_at_all(
 ) -> None:
     await archive(db, event(10002, [["r", "wss://found.example"]]))
     sieve = Sieve((), allow_private=False)
-    monkeypatch.setattr("discovery.archive._MARK_READ", "SELECT $1::text[], 1 / (0 * $2)")
-    with pytest.raises(Exception, match="division by zero"):
-        await read_archive(db, sieve, asyncio.Event())
-    assert await relays(db) == set()
-    monkeypatch.undo()
-    assert (await read_archive(db, sieve, asyncio.Event())).new == 1
-    assert await relays(db) == {"wss://found.example"}
+    with monkeypatch.context() as patch:
+        patch.setattr("discovery.store._RECORD_SOURCES", "SELECT $1::text[], 1 / (0 * $6)")
+        with pytest.raises(Exception, match=r"division by zero|parameter"):
+            await read_lists(db, sieve, asyncio.Event())
+    assert await candidates(db) == set()
+    assert await db.fetch("SELECT FROM finder_events_read") == []
+    assert (await read_lists(db, sieve, asyncio.Event())).new == 1
+    assert await candidates(db) == {"wss://found.example"}
+    assert await sources(db, "wss://found.example") == {("event", "10002"): 1}
+
+
+async def test_where_a_relay_was_named_is_kept_and_counted_once(db: BigBrotr, start) -> None:
+    url = "wss://named.example"
+    first = event(10002, [["r", url], ["r", f"{url}/"], ["e", "00", url]])
+    await archive(db, first)
+    await (await start()).cycle(asyncio.Event())
+    row = await db.fetchone("SELECT * FROM relay_sources")
+    assert row is not None
+    assert (row["relay_url"], row["source"], row["name"], row["times"]) == (
+        *(url, "event", "10002"),
+        1,
+    )
+    assert row["first_event_id"] == first.id
+    candidate = await db.fetchone("SELECT found_by FROM relay_candidates")
+    assert candidate is not None
+    assert candidate["found_by"] == AUTHOR.pubkey
+
+    await db.execute("SELECT insert_relay($1, 'clearnet', 5)", url)  # it answered
+    await archive(db, *(event(10002, [["r", url], ["n", str(n)]]) for n in range(3)))
+    await archive(db, event(3, [["p", "ab" * 32, url]]))
+    again = await (await start()).cycle(asyncio.Event())
+    assert again.counts["candidates_found"] == 0
+    assert await sources(db, url) == {("event", "10002"): 4, ("hint", "p"): 1}
+    assert await candidates(db) == set()
+
+
+async def test_hints_of_any_kind_are_read_once_from_a_position_on(
+    db: BigBrotr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sightings, "SIGHTINGS_PER_BATCH", 3)
+    other = RelayUrl.parse("wss://other-source.example")
+    notes = [event(1, [["e", "00", f"wss://h{n}.example"]]) for n in range(8)]
+    await archive(db, *notes)
+    await archive(
+        db, event(7, [["q", "00", "wss://quoted.example"]]), event(1, [], "wss://no.example")
+    )
+    await archive(db, *notes, source=other, seen_at=1_700_000_005)
+    await archive(
+        db, event(10002, [["r", "wss://list.example"], ["p", "00", "wss://hint.example"]])
+    )
+
+    sieve = Sieve((), allow_private=False)
+    harvest = await read_hints(db, sieve, asyncio.Event())
+    assert harvest.sources == 9, "each event with its first sighting, lists not at all"
+    assert await candidates(db) == {
+        *(f"wss://h{n}.example" for n in range(8)),
+        "wss://quoted.example",
+    }
+    assert await sources(db, "wss://h3.example") == {("hint", "e"): 1}
+    assert (await read_hints(db, sieve, asyncio.Event())).sources == 0
+
+    # The same second, ids on both sides of the position: read by the (second, id) order.
+    more = [event(1, [["a", "00", "wss://h0.example"], ["n", str(n)]]) for n in range(20)]
+    await archive(db, *more, seen_at=1_700_000_009)
+    assert (await read_hints(db, sieve, asyncio.Event())).sources == 20
+    assert await sources(db, "wss://h0.example") == {("hint", "e"): 1, ("hint", "a"): 20}
+
+
+async def test_sightings_of_the_last_minutes_wait(db: BigBrotr) -> None:
+    now = int(time.time())
+    await archive(db, event(1, [["e", "00", "wss://soon.example"]]), seen_at=now)
+    sieve = Sieve((), allow_private=False)
+    assert (await read_hints(db, sieve, asyncio.Event())).sources == 0
+    await db.execute("DELETE FROM events_relays")
+    early = event(1, [["e", "00", "wss://then.example"]])
+    await archive(db, early, seen_at=now - sightings.LAG_SECONDS - 1)
+    assert (await read_hints(db, sieve, asyncio.Event())).sources == 1
+    assert await candidates(db) == {"wss://then.example"}
+
+
+async def test_events_that_the_columns_cannot_hold_are_read_too(db: BigBrotr) -> None:
+    named = event(10002, [["r", "wss://raw.example"], ["p", "00", "wss://hint.example"]], "\0")
+    broken = RawEvent("f" * 64, b"not JSON", "nul")
+    raw = [RawEvent(named.id, encode_event(named), "nul"), broken]
+    await archive(db, raw=raw)
+    await archive(db, raw=raw, source=RelayUrl.parse("wss://second.example"))
+    sieve = Sieve((), allow_private=False)
+    assert (await read_hints(db, sieve, asyncio.Event())).sources == 1
+    assert await candidates(db) == {"wss://raw.example", "wss://hint.example"}
+    assert await sources(db, "wss://raw.example") == {("event", "10002"): 1}
+    assert (await read_hints(db, sieve, asyncio.Event())).sources == 0
+
+
+async def test_a_position_and_what_was_found_up_to_it_are_kept_together(
+    db: BigBrotr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive(db, event(1, [["e", "00", "wss://found.example"]]))
+    sieve = Sieve((), allow_private=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(sightings, "_MOVE_POSITION", "SELECT 1 / (0 * $3), $1, $2, $4")
+        with pytest.raises(Exception, match=r"division by zero|parameter"):
+            await read_hints(db, sieve, asyncio.Event())
+    assert await candidates(db) == set()
+    assert (await read_hints(db, sieve, asyncio.Event())).new == 1
+    assert await sources(db, "wss://found.example") == {("hint", "e"): 1}
+
+
+async def test_candidates_that_fail_most_make_room(db: BigBrotr) -> None:
+    await archive(db, event(10002, [["r", f"wss://n{n}.example"] for n in range(6)]))
+    await read_lists(db, Sieve((), allow_private=False), asyncio.Event())
+    for number, failures in enumerate((9, 5, 3, 2)):
+        await db.execute(
+            "INSERT INTO relay_tasks (purpose, relay_url, failures, updated_at) "
+            "VALUES ('monitor', $1, $2, 1)",
+            f"wss://n{number}.example",
+            failures,
+        )
+    await db.execute("INSERT INTO relays VALUES ('wss://n5.example', 'clearnet', 1)")
+    assert await tidy_candidates(db, most=3) == 2
+    assert await candidates(db) == {f"wss://n{n}.example" for n in (2, 3, 4)}
+    left = await db.fetch("SELECT relay_url FROM relay_sources ORDER BY 1")
+    assert [row["relay_url"] for row in left] == [f"wss://n{n}.example" for n in (2, 3, 4, 5)]
+    assert await tidy_candidates(db, most=1) == 1, "what was hardly tried stays"
 
 
 async def test_many_events_are_read_in_batches_by_two_finders_at_once(
@@ -162,11 +314,15 @@ async def test_many_events_are_read_in_batches_by_two_finders_at_once(
 ) -> None:
     monkeypatch.setattr("discovery.archive._IDS_PER_LOOK", 100)
     monkeypatch.setattr("discovery.archive.EVENTS_PER_BATCH", 30)
-    await archive(db, *(event(10002, [["r", f"wss://r{n}.example"]]) for n in range(350)))
+    monkeypatch.setattr("discovery.mentions.MAX_STANDING_OF_AUTHOR", 1_000)
+    lists_of = [[["r", f"wss://r{n}.example"], ["r", "wss://all.example"]] for n in range(350)]
+    await archive(db, *(event(10002, tags) for tags in lists_of))
     one, two = await start(), await start()
     reports = await asyncio.gather(one.cycle(asyncio.Event()), two.cycle(asyncio.Event()))
-    assert len(await relays(db)) == 350
-    assert sum(report.counts["relays_found"] for report in reports) == 350
+    assert len(await candidates(db)) == 351
+    assert sum(report.counts["candidates_found"] for report in reports) == 351
+    assert sum(report.counts["events_read"] for report in reports) == 350
+    assert await sources(db, "wss://all.example") == {("event", "10002"): 350}
     row = await db.fetchone("SELECT count(*) AS read FROM finder_events_read")
     assert row is not None
     assert row["read"] == 350
@@ -183,9 +339,10 @@ async def test_aggregators_are_asked_when_due_and_may_fail(db: BigBrotr, start, 
     finder = await start(ALLOW_PRIVATE_RELAYS="true", FINDER_AGGREGATOR_URLS=",".join(urls))
     report = await finder.cycle(asyncio.Event())
     assert not report.failed
-    assert await relays(db) == {"wss://one.example", "wss://two.example"}
-    assert (report.counts["aggregators_read"], report.counts["aggregators_failing"]) == (2, 2)
-    assert finder.info()["aggregators_failing"] == {urls[2]: "http-502", urls[3]: "http-402"}
+    assert await candidates(db) == {"wss://one.example", "wss://two.example"}
+    assert (report.counts["lists_read"], report.counts["lists_failing"]) == (2, 2)
+    assert finder.info()["lists_failing"] == {urls[2]: "http-502", urls[3]: "http-402"}
+    assert await sources(db, "wss://one.example") == {("aggregator", urls[0]): 1}
     await finder.cycle(asyncio.Event())
     assert sorted(lists.asked) == sorted(lists.pages), "each once, until it is due again"
 
@@ -200,18 +357,18 @@ async def test_an_aggregator_that_comes_back_is_no_problem_any_more(
         FINDER_FREQUENCY_HOUR="0.0001",
     )
     await finder.cycle(asyncio.Event())
-    assert finder.info()["aggregators_failing"]
+    assert finder.info()["lists_failing"]
     lists.pages = {"/list": ["wss://back.example"]}
     await asyncio.sleep(1.1)
     await finder.cycle(asyncio.Event())
-    assert not finder.info()["aggregators_failing"]
-    assert await relays(db) == {"wss://back.example"}
+    assert not finder.info()["lists_failing"]
+    assert await candidates(db) == {"wss://back.example"}
 
 
 async def test_private_aggregators_are_not_asked_without_the_setting(start, lists) -> None:
     finder = await start(FINDER_AGGREGATOR_URLS=f"{lists.url}/list")
     report = await finder.cycle(asyncio.Event())
-    assert report.counts["aggregators_failing"] == 1
+    assert report.counts["lists_failing"] == 1
     assert lists.asked == []
 
 
@@ -224,11 +381,11 @@ async def test_a_slow_aggregator_delays_neither_the_archive_nor_the_end(
     stop = asyncio.Event()
     cycle = asyncio.create_task(finder.cycle(stop))
     async with asyncio.timeout(10):
-        while await relays(db) != {"wss://found.example"}:
+        while await candidates(db) != {"wss://found.example"}:
             await asyncio.sleep(0.05)
         stop.set()
         report = await cycle
-    assert (report.counts["relays_found"], report.failed) == (1, False)
+    assert (report.counts["candidates_found"], report.failed) == (1, False)
 
 
 async def test_the_program_runs_one_cycle(db: BigBrotr, database: Database, lists) -> None:
@@ -240,6 +397,7 @@ async def test_the_program_runs_one_cycle(db: BigBrotr, database: Database, list
         "ALLOW_PRIVATE_RELAYS": "true",
         "HEALTH_CHECK_PORT": "0",
         "FINDER_AGGREGATOR_URLS": f"{lists.url}/list {lists.url}/gone",
+        "FINDER_NIP66_RELAYS": "",
     }
     program = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -251,7 +409,7 @@ async def test_the_program_runs_one_cycle(db: BigBrotr, database: Database, list
     )
     output = (await program.communicate())[0].decode()
     assert program.returncode == 0, output
-    assert await relays(db) == {"wss://listed.example", "wss://named.example"}
-    assert "aggregator_failed" in output
+    assert await candidates(db) == {"wss://listed.example", "wss://named.example"}
+    assert "list_failed" in output
     assert "reason=http-502" in output
-    assert "relays_found=2" in output
+    assert "candidates_found=2" in output

@@ -386,7 +386,7 @@ async def test_a_relay_that_only_an_event_names_is_found_and_then_checked(
         return await write_events(conn, source, 1_700_000_000, [SignedEvent(*named)])
 
     await db.run_in_transaction(write)
-    environment = settings(database, FINDER_AGGREGATOR_URLS="")
+    environment = settings(database, FINDER_AGGREGATOR_URLS="", FINDER_NIP66_RELAYS="")
     for program in ("finder", "monitor"):
         process = await run_program(environment, "--once", program=program)
         output = (await process.communicate())[0].decode()

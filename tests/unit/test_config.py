@@ -363,6 +363,23 @@ def test_aggregators(environ: dict[str, str]) -> None:
         assert "FINDER_AGGREGATOR_URLS" in refusal(load_finder_config, environ)
 
 
+def test_relays_for_nip66_events(environ: dict[str, str]) -> None:
+    assert [relay.url for relay in load_finder_config(environ).nip66_relays] == [
+        "wss://relay.nostr.watch"
+    ]
+    environ["FINDER_NIP66_RELAYS"] = "wss://A.example/, ws://b.example:7 wss://a.example"
+    assert [relay.url for relay in load_finder_config(environ).nip66_relays] == [
+        "wss://a.example",
+        "wss://b.example:7",
+    ]
+    environ["FINDER_NIP66_RELAYS"] = ""
+    assert load_finder_config(environ).nip66_relays == ()
+    for wrong in ("https://a.example", "a.example", "ws://127.0.0.1:7"):
+        environ["FINDER_NIP66_RELAYS"] = wrong
+        assert "FINDER_NIP66_RELAYS" in refusal(load_finder_config, environ)
+    load_finder_config(environ | {"ALLOW_PRIVATE_RELAYS": "true"})
+
+
 def test_the_owner_connects_directly(environ: dict[str, str]) -> None:
     environ |= {"POSTGRES_OWNER_PASSWORD": "own3r", "POSTGRES_DB": "archive"}
     owner = load_initializer_config(environ).owner
