@@ -39,9 +39,9 @@ run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C (DAT
 test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARGS="-k name")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-simnet: $(READY)  ## Archive a hostile simulated network (SEEDS=200; SEED=, FAULT= for one; ECONOMY=1)
-	@SEEDS=$(or $(SEEDS),20) SEED=$(SEED) FAULT=$(FAULT) ECONOMY=$(ECONOMY) \
-		PYTHONPATH=src:tests $(VENV)/bin/python -m simnet
+simnet: $(READY)  ## Archive a hostile simulated network (SEEDS=200; SEED=, FAULT=, REPLAY= for one)
+	@SEEDS="$(SEEDS)" FROM="$(FROM)" SEED="$(SEED)" FAULT="$(FAULT)" REPLAY="$(REPLAY)" \
+		ECONOMY="$(ECONOMY)" PYTHONPATH=src:tests $(VENV)/bin/python -m simnet
 
 bench: $(READY)  ## Measure beside peers and limits, 20 minutes; writes docs/benchmarks (PARTS="check write")
 	@PYTHONPATH=src:tests:. $(VENV)/bin/python -m bench $(PARTS)

@@ -213,6 +213,7 @@ class ScriptedRelay:
         self._random = random.Random(seed)
         self._sent = 0
         self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         self._sockets: set[web.WebSocketResponse] = set()
 
     @property
@@ -239,10 +240,18 @@ class ScriptedRelay:
         app.router.add_route("GET", "/{path:.*}", self._get)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, 0, ssl_context=self._tls)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        await self._listen(0)
         return self
+
+    async def _listen(self, port: int) -> None:
+        assert self._runner is not None
+        self._site = web.TCPSite(self._runner, self.host, port, ssl_context=self._tls)
+        await self._site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _stop_listening(self) -> None:
+        assert self._site is not None
+        await self._site.stop()
 
     async def __aexit__(
         self,
@@ -294,7 +303,7 @@ class ScriptedRelay:
             async for frame in socket:
                 if frame.type is not WSMsgType.TEXT:
                     continue
-                if self.message_limit is not None and len(frame.data) > self.message_limit:
+                if not self._bears(len(frame.data.encode())):
                     _drop(socket)
                     return
                 verb, *rest = json.loads(frame.data)
@@ -302,6 +311,9 @@ class ScriptedRelay:
         finally:
             for task in connection.tasks.values():
                 task.cancel()
+
+    def _bears(self, length: int) -> bool:
+        return self.message_limit is None or length <= self.message_limit
 
     async def _answer(self, connection: "_Connection", verb: str, rest: list[Any]) -> None:
         if verb == "REQ":

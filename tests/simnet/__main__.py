@@ -4,72 +4,102 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Sequence
 
-from components.databases import start_cluster
-from simnet.bed import Batch, batches_of, run_batches
+from components.databases import Cluster, start_cluster
+from simnet.bed import SERVICES, Batch, batches_of, run_batches
+from simnet.cases import parse_case
 from simnet.faults import FAULTS
-from simnet.networks import Plan, alone, big, by_fault, network, well_behaved
-from simnet.report import failures, table, totals
+from simnet.known import KNOWN
+from simnet.networks import BIG, Plan, alone, big, by_fault, network, plan_of, well_behaved
+from simnet.report import failures, figures, table, totals
+from simnet.shrink import kind_of, shrink
 
 _BATCH = 40
 _AT_ONCE = 3
-_BIG = 20_000
-_ECONOMY = 60_000
+_EVENTS = 60_000
+_FEW = 10  # relays; the services' own words are printed as well
+_MOST_SHRUNK = 3
 
 
 def main() -> int:
     """Run what the environment asks for; 0 only if nothing was missed, altered or claimed."""
-    chosen = {name: os.environ.get(name, "") for name in ("SEEDS", "SEED", "FAULT", "ECONOMY")}
-    batches = _batches(**{name.lower(): value for name, value in chosen.items()})
+    batches = _batches()
     relays = sum(len(batch.plans) for batch in batches)
     print(f"{relays} relays in {len(batches)} batches", flush=True)
     started = time.monotonic()
     cluster = start_cluster()
     try:
         verdicts = asyncio.run(run_batches(cluster, batches, _AT_ONCE, _tell))
+        if relays < _FEW:
+            print(*(line for batch in batches for line in batch.output), sep="\n")
+        print("", table(verdicts), "", *figures(verdicts), *failures(verdicts), sep="\n")
+        all_ = totals(verdicts)
+        print(
+            f"\nmissed = {all_.missed}, altered = {all_.altered}, false proofs = "
+            f"{all_.false_proofs}, relays with a problem = {all_.problems}; "
+            f"{time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+        asyncio.run(_shrink(cluster, batches))
     finally:
         cluster.stop()
-    if len(batches) == 1 and relays < 10:
-        print(*batches[0].output, sep="\n")
-    print("", table(verdicts), sep="\n")
-    for verdict in verdicts:
-        if verdict.plan.seed == "BIG":
-            print(
-                f"{verdict.plan.label}: {verdict.requests} requests, "
-                f"{verdict.sent / max(1, verdict.archived):.4f} received for one kept"
-            )
-    broken, all_ = failures(verdicts), totals(verdicts)
-    print("", *broken, "", sep="\n")
-    print(
-        f"missed = {all_.missed}, altered = {all_.altered}, false proofs = {all_.false_proofs}, "
-        f"relays with a problem = {all_.problems}; {time.monotonic() - started:.0f} s"
-    )
     return 0 if all_.clean else 1
 
 
-def _batches(seeds: str, seed: str, fault: str, economy: str) -> list[Batch]:
-    if seed:
-        return [Batch(network(int(seed)))]
-    if fault:
-        return [Batch([by_fault(name) for name in fault.split(",")])]
-    if economy:
-        return [Batch([big(_ECONOMY)])]
-    plans: list[Plan] = [well_behaved(), *(alone(fault) for fault in FAULTS if not fault.slow)]
-    plans += [plan for seed in range(int(seeds or 20)) for plan in network(seed)]
-    slow = [alone(fault) for fault in FAULTS if fault.slow]
-    return [Batch([big(_BIG), *slow], first_host=5_000), *batches_of(plans, _BATCH)]
+def _batches() -> list[Batch]:
+    if seed := _asked("SEED"):
+        return [Batch(network(int(seed)), service=SERVICES[int(seed) % len(SERVICES)])]
+    if faults := _asked("FAULT"):
+        return [Batch([by_fault(name) for name in faults.split(",")])]
+    if cases := _asked("REPLAY"):
+        return [Batch([plan_of(parse_case(text)) for text in cases.split(";")])]
+    if _asked("ECONOMY"):
+        return [Batch([big(_EVENTS)])]
+    first = int(_asked("FROM") or 0)
+    seeds = range(first, first + int(_asked("SEEDS") or 20))
+    networks = [plan for seed in seeds for plan in network(seed)]
+    if first:
+        return batches_of(networks, _BATCH)
+    plans: list[Plan] = [well_behaved(), *(plan_of(parse_case(text)) for text in KNOWN)]
+    plans += [alone(fault) for fault in FAULTS if not fault.slow]
+    slow = [Batch([alone(fault) for fault in FAULTS if fault.slow], first_host=5_000)]
+    economy = [Batch([big(_EVENTS)], first_host=5_100)]
+    return [*slow, *economy, *batches_of([*plans, *networks], _BATCH)]
+
+
+def _asked(name: str) -> str:
+    return os.environ.get(name, "")
 
 
 def _tell(batch: Batch) -> None:
-    bad = sum(bool(verdict.problems) for verdict in batch.verdicts if not verdict.shifty)
+    bad = sum(bool(verdict.problems) for verdict in batch.verdicts)
     print(
         f"{len(batch.plans):4} relays  {len(batch.output):2} cycles  {batch.seconds:5.0f} s"
-        + (f"  {bad} with a problem" if bad else ""),
+        f"  {batch.service}" + (f"  {bad} with a problem" if bad else ""),
         *(f"    took many cycles: {plan}" for plan in batch.patient),
         *(f"    {line}" for line in failures(batch.verdicts)),
         sep="\n",
         flush=True,
     )
+
+
+async def _shrink(cluster: Cluster, batches: Sequence[Batch]) -> None:
+    """What failed, with less and less around it, down to a case that can be read."""
+    failed = [
+        (verdict, batch.service)
+        for batch in batches
+        for verdict in batch.verdicts
+        if verdict.problems and verdict.plan.case.origin != BIG
+    ]
+    for verdict, service in failed[:_MOST_SHRUNK]:
+        case = verdict.plan.case
+        print(f"\nShrinking {case.text}", flush=True)
+        smallest = await shrink(cluster, case, kind_of(verdict), service, print)
+        if smallest is None:
+            print("    It does not fail by itself: run its whole network again with SEED=.")
+        else:
+            print(f"make simnet REPLAY='{smallest.text}'", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Running batches of simulated relays against the real service program."""
 
 import asyncio
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,19 +16,20 @@ from bigbrotr import BigBrotr
 from components.databases import Cluster, Database
 from components.services import environment, running
 from nostr.urls import to_relay
+from simnet.drafts import Reading
 from simnet.events import TARGET
-from simnet.faults import Reading
 from simnet.networks import Plan
 from simnet.relay import HostileRelay
 from simnet.truth import Verdict, check_economy, compare, read_archive, was_looked_at_again
 
-SERVICE = "priority_synchronizer"
+# Of one kind, but for where their relays come from: the priority file, or the monitor's table.
+SERVICES = ("priority_synchronizer", "synchronizer")
 PAGE = 500
 _CYCLES = 12
 _PATIENCE = 2  # cycles for a relay that cannot be read
 _LOOKS = 3  # cycles in which a round of re-verification must succeed
 # Seconds without a message; what is silent on purpose costs twice as long a cycle.
-_IDLE_TIMEOUT = 2.0
+_IDLE_TIMEOUT = 3.0
 _LONGEST_CYCLE = 400.0
 _KEY = "0000000000000000000000000000000000000000000000000000000000000003"
 _PUBLIC_KEY = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9"
@@ -43,6 +45,7 @@ class Batch:
 
     plans: Sequence[Plan]
     first_host: int = 0
+    service: str = SERVICES[0]
     verdicts: list[Verdict] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
     patient: list[str] = field(default_factory=list)
@@ -68,10 +71,12 @@ class _Run:
 
     async def synchronize(self) -> None:
         """Cycle after cycle, until nothing more can come; late events after that."""
-        await self._publish_limits()
+        await self._monitor()
         waiting = self._pairs
         for cycle in range(1, _CYCLES + 1):
             await self._cycle(waiting)
+            if cycle == 1:
+                await self._start_again()
             waiting = [pair for pair in waiting if not await self._is_settled(*pair, cycle)]
             await self._pass_time()
             if not waiting:
@@ -90,27 +95,52 @@ class _Run:
         return verdicts
 
     async def _cycle(self, pairs: Sequence[Pair]) -> None:
-        self._listed.write_text("".join(f"{relay.url.url}\n" for _, relay in pairs))
-        async with running(SERVICE, self._environment(), "--once") as program:
-            code = await program.ends(_LONGEST_CYCLE)
+        service = self._batch.service
+        wanted = [relay.url.url for _, relay in pairs]
+        if service == "synchronizer":  # which leaves the priority relays alone
+            wanted = [relay.url.url for plan, relay in self._pairs if (plan, relay) not in pairs]
+        self._listed.write_text("".join(f"{url}\n" for url in wanted))
+        async with running(service, self._environment(), "--once") as program:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_CYCLE):
+                    await program.process.wait()
         self._batch.output.append(program.output)
-        if code != 0:
-            raise RuntimeError(f"{SERVICE} ended with {code}:\n{program.output}")
+        ended = program.process.returncode
+        if ended not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"{service} ended with {ended}:\n{program.output}")
         for plan, relay in pairs:
             archive = await read_archive(self._connection, relay.url.url)
+            if archive.leased:
+                relay.complaints.append(f"no end of its session in {_LONGEST_CYCLE:.0f} s")
             if archive.must_rest and not archive.rests:
                 relay.complaints.append(f"no pause after {archive.outcome!r}")
-            if plan.reading is Reading.UNREADABLE:
+            if Reading.UNREADABLE in plan.reading:
                 relay.outcomes.add(archive.outcome)
 
+    async def _start_again(self) -> None:
+        """A service that was started again keeps to the pauses of the one before it."""
+        resting = [
+            (pair, pair[1].connected)
+            for pair in self._pairs
+            if (await read_archive(self._connection, pair[1].url.url)).rests
+        ]
+        if not resting:
+            return
+        await self._cycle([pair for pair, _ in resting])
+        for (_, relay), connected in resting:
+            if relay.connected > connected:
+                relay.complaints.append("its pause was forgotten when the service started again")
+
     async def _pass_time(self) -> None:
-        await self._connection.execute("UPDATE relay_tasks SET not_before = 0")
+        await self._connection.execute(
+            "UPDATE relay_tasks SET not_before = 0, owner = NULL, lease_expires_at = NULL"
+        )
         for _, relay in self._pairs:
-            relay.time_passes()
+            await relay.time_passes()
 
     async def _is_settled(self, plan: Plan, relay: HostileRelay, cycles: int) -> bool:
         archive = await read_archive(self._connection, relay.url.url)
-        if plan.reading is Reading.UNREADABLE:
+        if Reading.UNREADABLE in plan.reading:
             return cycles >= _PATIENCE or not archive.unproven()
         return not archive.unproven() and archive.outcome in ("complete", "gaps")
 
@@ -119,10 +149,11 @@ class _Run:
         waiting = [
             (plan, relay)
             for plan, relay in self._pairs
-            if plan.knobs.get("changes") and plan.reading is Reading.READABLE
+            if plan.looked_at_again and not plan.reading
         ]
         for _, relay in waiting:
             relay.looked_again_from = len(relay.asked)
+            relay.sent_before = relay.events_sent
         for _ in range(_LOOKS if waiting else 0):
             await self._connection.execute(
                 "UPDATE sync_coverage SET verified_at = verified_at - 100 * 86400"
@@ -139,12 +170,11 @@ class _Run:
             if not waiting:
                 break
 
-    async def _publish_limits(self) -> None:
-        """The relays' NIP-11 documents, as the monitor would have left them."""
-        documents = [relay for _, relay in self._pairs if isinstance(relay.nip11, dict)]
-        if not documents:
-            return
+    async def _monitor(self) -> None:
+        """The relays' checks, as the monitor would have left them: NIP-11 documents, and for the
+        synchronizer that they can be read."""
         database, now = self._database, int(time.time())
+        readable = self._batch.service == "synchronizer"
         async with BigBrotr(
             database.host,
             database.port,
@@ -152,10 +182,15 @@ class _Run:
             database.writer_password,
             database.dbname,
         ) as db:
-            for relay in documents:
-                nip11 = RelayMetadata.Nip11(**relay.nip11)
-                metadata = RelayMetadata(relay=to_relay(relay.url), generated_at=now, nip11=nip11)
-                await db.insert_relay_metadata(metadata, now)
+            for _, relay in self._pairs:
+                if not readable and not isinstance(relay.nip11, dict):
+                    continue
+                check = RelayMetadata(relay=to_relay(relay.url), generated_at=now)
+                if isinstance(relay.nip11, dict):
+                    check.nip11 = RelayMetadata.Nip11(**relay.nip11)
+                if readable:
+                    check.nip66 = RelayMetadata.Nip66(True, True, rtt_open=1, rtt_read=1)
+                await db.insert_relay_metadata(check, now)
 
     def _environment(self) -> dict[str, str]:
         return environment(
@@ -217,10 +252,13 @@ async def run_batches(
 
 
 def batches_of(plans: Iterable[Plan], size: int) -> list[Batch]:
-    """The plans in batches."""
+    """The plans in batches, which the two synchronizers take in turns."""
     given = list(plans)
     starts = range(0, len(given), size)
-    return [Batch(given[start : start + size], first_host=start) for start in starts]
+    return [
+        Batch(given[start : start + size], start, SERVICES[number % len(SERVICES)])
+        for number, start in enumerate(starts)
+    ]
 
 
 def _host(number: int) -> str:

@@ -14,8 +14,8 @@ Further knobs (each 0, "" or None when the relay is well-behaved):
     refuse_every       refuses every n-th REQ; 1 refuses all
     silent_every       answers every n-th REQ with nothing at all
     silent_times       ... so often in all (None: always)
-    down_after         after so many REQs the relay is down: connections dropped and refused
-                       until `time_passes`
+    down_after         after so many REQs the relay is down: connections are dropped, and nobody
+                       listens until `time_passes`
     auth_after         wants NIP-42 authentication from the n-th REQ on
     rate               (burst, a second): REQs it takes; above that CLOSED "rate-limited:"
     event_rate         the same of events sent; the page that exceeds it is closed in its middle
@@ -24,10 +24,11 @@ Further knobs (each 0, "" or None when the relay is well-behaved):
     drip               sends its frames byte by byte, so many seconds apart
     oversized_times    how often the oversized frame is sent (None: with every page)
     changes            (number of a REQ, "publish" | "delete", event): happens before that answer
-What it saw: sent (ids), asked (since and until of each REQ), added (ids published late, and how
-many REQs came before), hasty (REQs within the pause that "rate-limited" asks for), over_subs
-(REQs above max_subs). `complaints`, `outcomes` and `looked_again_from` (REQs before the first
-round of re-verification) are notes of the test bed.
+What it saw: sent (ids), withheld (ids left out of a page that said "finish"), cut_in (seconds in
+which a page was cut), asked (since and until of each REQ), added (ids published late, and how
+many REQs came before), `manners` (of whoever asked). `complaints`, `outcomes`,
+`looked_again_from` and `sent_before` (REQs and events before the first round of re-verification)
+are notes of the test bed.
 """
 
 import asyncio
@@ -42,10 +43,7 @@ from typing import Any
 from aiohttp import web
 
 from scripted_relay import Event, ScriptedRelay, _Connection, _drop, _selects
-
-# Whoever is told "rate-limited" rests for seconds; what was on its way then is no haste.
-POLITE_PAUSE_SECONDS = 2.0
-REQUESTS_ON_THEIR_WAY = 4
+from simnet.manners import Manners
 
 
 class HostileRelay(ScriptedRelay):
@@ -103,25 +101,27 @@ class HostileRelay(ScriptedRelay):
         self.oversized_times = oversized_times
         self.changes = list(changes)
         self.sent: set[str] = set()
+        self.withheld: set[str] = set()
+        self.cut_in: set[int] = set()
         self.events_sent = 0
         self.asked: list[tuple[int, int]] = []
         self.added: dict[str, int] = {}
-        self.hasty = 0
-        self.over_subs = 0
+        self.manners = Manners(self.nip11)
         self.complaints: list[str] = []
         self.outcomes: set[str] = set()
         self.looked_again_from: int | None = None
+        self.sent_before = 0
         self._requests_left = Bucket(*rate) if rate else None
         self._events_left = Bucket(*event_rate) if event_rate else None
-        self._limited_at: float | None = None
-        self._since_limited = 0
         self._answering = 0
         self._down = False
 
-    def time_passes(self) -> None:
+    async def time_passes(self) -> None:
         """Hours later: what was down is up again, and pauses are over."""
-        self._down = False
-        self._limited_at = None
+        self.manners.time_passes()
+        if self._down:
+            self._down = False
+            await self._listen(self.port)
 
     def matching(self, flt: dict[str, Any]) -> list[Event]:
         seconds = self._oldest_first
@@ -134,21 +134,26 @@ class HostileRelay(ScriptedRelay):
         return found[::-1]
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        if self._down:
-            _abort(request)
+        self.manners.connects()
         with contextlib.suppress(ConnectionError):
             return await super()._get(request)
         return web.Response(status=503)
+
+    def _bears(self, length: int) -> bool:
+        self.manners.sends(length)
+        return super()._bears(length)
 
     async def _answer(self, connection: _Connection, verb: str, rest: list[Any]) -> None:
         if verb != "REQ":
             await super()._answer(connection, verb, rest)
             return
         name, flt = rest
+        self.manners.asks(flt, len({*connection.tasks, name}))
         self._count(flt)
         number = len(self.asked)
         if self.down_after is not None and number >= self.down_after:
             self.down_after, self._down = None, True
+            await self._stop_listening()
             await self.drop_all()
             return
         if self.auth_after is not None and number >= self.auth_after and not self.auth:
@@ -165,12 +170,6 @@ class HostileRelay(ScriptedRelay):
 
     def _count(self, flt: dict[str, Any]) -> None:
         self.asked.append((flt.get("since", 0), flt.get("until", 2**63)))
-        if self._limited_at is not None:
-            if time.monotonic() - self._limited_at < POLITE_PAUSE_SECONDS:
-                self._since_limited += 1
-                self.hasty += self._since_limited > REQUESTS_ON_THEIR_WAY
-            else:
-                self._limited_at = None
         for change in [change for change in self.changes if change[0] <= len(self.asked)]:
             self.changes.remove(change)
             self._change(change[1], change[2])
@@ -194,25 +193,20 @@ class HostileRelay(ScriptedRelay):
 
     def _refuses(self, connection: _Connection, name: str, number: int) -> str:
         if self._requests_left and not self._requests_left.take(1):
-            self._limit()
+            self.manners.limited()
             return "rate-limited: too many requests"
         if self._events_left and self._events_left.is_empty():
-            self._limit()
+            self.manners.limited()
             return "rate-limited: too many events"
         if self.max_subs is not None and len({*connection.tasks, name}) > self.max_subs:
-            self.over_subs += 1
             return "error: too many concurrent REQs"
         if self.refuse_every and number % self.refuse_every == 0 and self.refuse_times != 0:
             if self.refuse_times is not None:
                 self.refuse_times -= 1
             if self.refuse.startswith("rate-limited"):
-                self._limit()
+                self.manners.limited()
             return self.refuse
         return ""
-
-    def _limit(self) -> None:
-        if self._limited_at is None:
-            self._limited_at, self._since_limited = time.monotonic(), 0
 
     async def _send_refusal(self, connection: _Connection, name: str, text: str) -> None:
         if self.as_notice:
@@ -285,7 +279,7 @@ class HostileRelay(ScriptedRelay):
                     _drop(connection.socket)
                     return False
                 if self._events_left and not self._events_left.take(1):
-                    self._limit()
+                    self.manners.limited()
                     connection.tasks.pop(name, None)
                     await connection.send("CLOSED", name, "rate-limited: too many events")
                     return False
@@ -316,8 +310,6 @@ class HostileRelay(ScriptedRelay):
             await super()._send_garbage(connection)
 
     def _choose(self, flt: dict[str, Any]) -> tuple[list[Event], bool]:
-        if self.empty_lie and self.empty_lie(flt):
-            return [], True
         since = flt.get("since", 0) + self.since_exclusive
         until = flt.get("until", 2**63) - self.until_exclusive
         events = self.matching({**flt, "since": since, "until": until})
@@ -329,7 +321,18 @@ class HostileRelay(ScriptedRelay):
         elif self.order == "random":
             self._random.shuffle(events)
         size = min(len(events), self._page_size(flt))
+        if self.empty_lie and self.empty_lie(flt):
+            size = 0
+        self._note_cut(events[:size], events[size:])
         return events[:size], size == len(events)
+
+    def _note_cut(self, chosen: Sequence[Event], left: Sequence[Event]) -> None:
+        if self.hint == "lie":
+            self.withheld.update(event["id"] for event in left)
+        ordered = self.order != "random" and chosen
+        seconds = {_created_at(event) for event in (chosen[-1:] if ordered else left)}
+        if left:
+            self.cut_in |= seconds
 
     def _page_size(self, flt: dict[str, Any]) -> int:
         cap = 10**9 if self.cap is None else self.cap
@@ -371,11 +374,6 @@ class Bucket:
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._at) * self._a_second)
         self._at = now
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 _SETS = frozenset({"ids", "authors", "kinds"})

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from simnet.faults import BY_NAME, Reading
+from simnet.drafts import Reading
+from simnet.faults import BY_NAME
+from simnet.networks import BIG
 from simnet.truth import Verdict
 
 _HEAD = (
@@ -36,7 +38,7 @@ class Totals:
 
 
 def totals(verdicts: Iterable[Verdict]) -> Totals:
-    counted = [verdict for verdict in verdicts if not verdict.shifty]
+    counted = list(verdicts)
     return Totals(
         sum(verdict.missed for verdict in counted),
         sum(verdict.altered for verdict in counted),
@@ -51,8 +53,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
     rows = [
         _row(label, list(group)) for label, group in groupby(by_label, key=lambda v: v.plan.label)
     ]
-    counted = [verdict for verdict in verdicts if not verdict.shifty]
-    lines = [_HEAD, *rows, _row("all", counted)]
+    lines = [_HEAD, *rows, _row("all", verdicts)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     texts = [
         "  ".join(
@@ -64,6 +65,23 @@ def table(verdicts: Sequence[Verdict]) -> str:
     texts.insert(1, "-" * len(texts[0]))
     texts.insert(-1, "-" * len(texts[0]))
     return "\n".join(texts + _notes(verdicts))
+
+
+def figures(verdicts: Sequence[Verdict]) -> list[str]:
+    """The figures of the relays that are there for what a page costs, with their limits."""
+    lines = []
+    for verdict in verdicts:
+        if verdict.plan.case.origin != BIG:
+            continue
+        pages = -(-verdict.held // 500)
+        received = verdict.sent / max(1, verdict.archived)
+        lines += [
+            f"{verdict.held:,} events at cap 500: {verdict.requests} REQs (limit {1.1 * pages:.0f}"
+            f"), {received:.4f} received for one kept (limit 1.02)",
+            f"the same again, unchanged: {verdict.requests_again} messages, {verdict.sent_again} "
+            "events received (limit 1 %)",
+        ]
+    return lines
 
 
 def failures(verdicts: Iterable[Verdict]) -> list[str]:
@@ -80,32 +98,31 @@ def _row(label: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     archived = sum(verdict.archived for verdict in verdicts)
     sent = sum(verdict.sent for verdict in verdicts)
     proofs = sum(verdict.false_proofs for verdict in verdicts)
-    apart = "(*)" if all(verdict.shifty for verdict in verdicts) else ""
+    cut = sum(verdict.cut for verdict in verdicts)
     return (
-        label + apart,
+        label,
         f"{len(verdicts):,}",
         f"{sum(verdict.held for verdict in verdicts):,}",
         f"{archived:,}",
         f"{sum(verdict.missed for verdict in verdicts):,}",
         f"{sum(verdict.altered for verdict in verdicts):,}",
-        f"{proofs:,}",
+        f"{proofs:,}" + (f" +{cut:,}*" if cut else ""),
         f"{sum(verdict.requests for verdict in verdicts):,}",
         f"{sent / archived:.2f}" if archived else "-",
     )
 
 
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:
-    shifty = [verdict for verdict in verdicts if verdict.shifty]
     late = sum(verdict.late for verdict in verdicts)
     declared = sum(verdict.declared for verdict in verdicts)
-    lying = sum(verdict.plan.reading is Reading.LYING for verdict in verdicts)
+    lying = sum(Reading.LYING in verdict.plan.reading for verdict in verdicts)
     notes = [
         "",
         f"Held: valid events in the seconds wanted. {declared:,} that no client could prove are",
         "declared in sync_gaps or by the outcome. Overfetch: events received for one archived;",
         "relays of one batch share events.",
     ]
-    readable = [v for v in verdicts if v.plan.reading is Reading.READABLE and v.archived]
+    readable = [v for v in verdicts if not v.plan.reading and v.archived]
     costly = sorted(readable, key=lambda v: v.sent / v.archived, reverse=True)[:3]
     notes += [f"Costly: {v.sent / v.archived:.1f} for one, {v.plan.describe()}" for v in costly]
     if late:
@@ -114,11 +131,12 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
         )
     if lying:
         notes.append(f'{lying:,} relays say "finish" and lie: what they withheld is not counted.')
-    if shifty:
-        lost = sum(verdict.false_proofs for verdict in shifty)
+    if shifty := [verdict for verdict in verdicts if Reading.SHIFTY in verdict.plan.reading]:
+        cut = sum(verdict.cut for verdict in shifty)
         notes.append(
-            f"(*) {len(shifty):,} relays draw a new cap for each page, and {lost:,} events of "
-            f"{sum(v.held for v in shifty):,} were cut unseen: a known limit, counted apart."
+            f"* {len(shifty):,} relays draw a new cap for each page; {cut:,} of their "
+            f"{sum(v.held for v in shifty):,} events were cut off and never sent, and no page "
+            "showed it."
         )
     return notes
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from simnet.drafts import Reading
 from simnet.events import TARGET, Event, event_id
-from simnet.faults import Reading
 from simnet.networks import Plan
 from simnet.relay import HostileRelay
 
@@ -34,6 +34,7 @@ class Archive:
     gaps: list[tuple[int, int, str]]
     outcome: str
     rests: bool
+    leased: bool
 
     def covers(self, second: int) -> bool:
         return _within(self.covered, second)
@@ -60,7 +61,8 @@ class Archive:
 
 @dataclass
 class Verdict:
-    """One relay's line of the table; `problems` are what must not be."""
+    """One relay's line of the table; `problems` are what must not be. `cut` are events that a
+    shifty relay never sent, of seconds in which it cut a page."""
 
     plan: Plan
     held: int = 0
@@ -70,14 +72,13 @@ class Verdict:
     late: int = 0
     altered: int = 0
     false_proofs: int = 0
+    cut: int = 0
     requests: int = 0
     sent: int = 0
+    requests_again: int = 0
+    sent_again: int = 0
     outcome: str = ""
     problems: list[str] = field(default_factory=list)
-
-    @property
-    def shifty(self) -> bool:
-        return self.plan.reading is Reading.SHIFTY
 
 
 async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
@@ -103,8 +104,8 @@ async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
         url,
     )
     task = await connection.fetchrow(
-        "SELECT last_outcome, not_before > extract(epoch FROM now()) AS rests"
-        " FROM relay_tasks WHERE purpose = 'sync' AND relay_url = $1",
+        "SELECT last_outcome, not_before > extract(epoch FROM now()) AS rests, owner IS NOT NULL"
+        " AS leased FROM relay_tasks WHERE purpose = 'sync' AND relay_url = $1",
         url,
     )
     return Archive(
@@ -113,6 +114,7 @@ async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
         [(row["a"], row["b"], row["reason"]) for row in gaps],
         task["last_outcome"] if task else "",
         bool(task and task["rests"]),
+        bool(task and task["leased"]),
     )
 
 
@@ -154,7 +156,7 @@ def _check_events(
             verdict.altered += 1
             verdict.problems.append(f"event {id_} is not as it was sent")
     for id_ in relay.sent - archive.events.keys():
-        if id_ in held and archive.covers(held[id_]["created_at"]) and not verdict.shifty:
+        if id_ in held and archive.covers(held[id_]["created_at"]):
             verdict.problems.append(f"event {id_} was sent, its second is proven, it is not here")
             verdict.missed += 1
 
@@ -162,29 +164,30 @@ def _check_events(
 def _check_soundness(
     verdict: Verdict, wanted: dict[str, Event], relay: HostileRelay, archive: Archive
 ) -> None:
-    lost: Counter[str] = Counter()
+    lost: Counter[int] = Counter()
+    reading = verdict.plan.reading
     for id_, event in wanted.items():
         if id_ in archive.events:
             continue
         second = event["created_at"]
-        if archive.covers(second):
-            if id_ in relay.added and _came_late(relay, id_, second):
-                verdict.late += 1
-                continue
-            if verdict.plan.reading is Reading.LYING:
+        if not archive.covers(second):
+            if archive.gap_at(second) or Reading.UNREADABLE in reading:
                 verdict.declared += 1
-                continue
-            verdict.false_proofs += 1
-            lost[f"second {second} is proven without its events"] += 1
-        elif archive.gap_at(second) or verdict.plan.reading is not Reading.READABLE:
+            else:
+                verdict.missed += 1
+        elif id_ in relay.added and _came_late(relay, id_, second):
+            verdict.late += 1
+        elif id_ in relay.withheld and id_ not in relay.sent:
             verdict.declared += 1
-            continue
-        if not verdict.shifty:
-            verdict.missed += 1
-    if verdict.shifty and lost:
-        verdict.problems.clear()
-    else:
-        verdict.problems += [f"{what} ({count})" for what, count in lost.items()]
+        elif Reading.SHIFTY in reading and second in relay.cut_in and id_ not in relay.sent:
+            verdict.cut += 1
+        else:
+            verdict.false_proofs += 1
+            lost[second] += 1
+            verdict.missed += id_ not in relay.sent  # else it is counted already
+    verdict.problems += [
+        f"second {second} is proven without its events ({count})" for second, count in lost.items()
+    ]
 
 
 def _came_late(relay: HostileRelay, id_: str, second: int) -> bool:
@@ -202,7 +205,7 @@ def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> N
     for outcome in {archive.outcome, *relay.outcomes} - allowed:
         verdict.problems.append(f"outcome {outcome!r}, true are {sorted(allowed)}")
     verdict.problems += sorted(set(relay.complaints))
-    if rest and plan.reading in (Reading.READABLE, Reading.LYING, Reading.SHIFTY):
+    if rest and Reading.UNREADABLE not in plan.reading:
         verdict.problems.append(f"not read to the end ({archive.outcome}): {rest[:3]} left")
     if rest and archive.outcome in _DONE:
         verdict.problems.append(f"{archive.outcome!r} with {rest[:3]} unproven")
@@ -217,22 +220,32 @@ def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> N
                 verdict.problems.append(
                     f"gap {since}..{until} says {why}, with {crowd} events there"
                 )
-        elif why not in plan.outcomes or plan.reading is Reading.READABLE:
+        elif why not in plan.outcomes or Reading.UNREADABLE not in plan.reading:
             verdict.problems.append(f"gap {since}..{until} says {why!r}")
-    if relay.hasty:
-        verdict.problems.append(f"{relay.hasty} requests within the pause after rate-limited")
-    if relay.over_subs and relay.nip11 is not None:
-        verdict.problems.append(f"{relay.over_subs} subscriptions above the limit")
+    verdict.problems += relay.manners.complaints()
 
 
 def check_economy(verdict: Verdict, relay: HostileRelay, page: int) -> None:
     """The cost of a well-behaved relay (DESIGN section 8), with a small constant a session."""
     inside = [e for e in relay.events if TARGET[0] - 1 <= e["created_at"] <= TARGET[1] + 1]
     pages = -(-len(inside) // page)
-    if verdict.requests > 1.1 * pages + 12:
+    again = relay.looked_again_from
+    if again is not None:
+        verdict.requests, verdict.sent = again, relay.sent_before
+        verdict.requests_again = len(relay.asked) - again + relay.neg_messages
+        verdict.sent_again = relay.events_sent - relay.sent_before
+    # A constant a session: the look below the last event, and what its lanes share.
+    most = 1.1 * pages + (12 if pages < 100 else 0)
+    if verdict.requests > most:
         verdict.problems.append(f"{verdict.requests} requests for {pages} pages")
     if len(inside) > 10_000 and verdict.sent > 1.02 * verdict.archived:
         verdict.problems.append(f"{verdict.sent} events received for {verdict.archived}")
+    # Sets of more than some 20,000 events are parted.
+    if verdict.requests_again > 1 + len(inside) / 10_000 or verdict.sent_again > len(inside) / 100:
+        verdict.problems.append(
+            f"looked at again with {verdict.requests_again} messages for {pages} pages and "
+            f"{verdict.sent_again} events"
+        )
 
 
 def _is_right(event: Event) -> bool:
