@@ -1,4 +1,4 @@
-"""The priority synchronizer as a program, one slow relay or several, and what must come of it."""
+"""A synchronizer as a program, one slow relay or several, and what must come of it."""
 
 import asyncio
 from collections.abc import Sequence

@@ -32,6 +32,7 @@ from components.archiving import (
     some_events,
     workers_of,
 )
+from components.checks import insert_check
 from components.databases import DURABLE, Cluster, Database, start_cluster
 from components.network import Wire
 from components.services import Program, run, running
@@ -144,18 +145,21 @@ async def test_pgbouncer_restarts_in_mid_synchronization(
         nothing_unforeseen(program)
 
 
+@pytest.mark.parametrize("service", ["priority_synchronizer", "synchronizer"])
 async def test_every_process_killed_at_random_instants(
-    db: BigBrotr, database: Database, cluster: Cluster, tmp_path: Path
+    service: str, db: BigBrotr, database: Database, cluster: Cluster, tmp_path: Path
 ) -> None:
     rng = random.Random(20)
     victims = ["worker", "backend", "pgbouncer", "parent", "worker", "backend"]
     rng.shuffle(victims)
     async with ScriptedRelay(make_events(1_800), cap=50, delay=0.01) as relay:
         url = relay.url.url
-        env = settings(database, [url], tmp_path, SYNCHRONIZER_LOOP_INTERVAL_MINUTES=0.005)
+        await insert_check(db, relay.url)
+        listed = [url] if service == SERVICE else []
+        env = settings(database, listed, tmp_path, SYNCHRONIZER_LOOP_INTERVAL_MINUTES=0.005)
         todo = list(victims)
         while todo:
-            async with running(SERVICE, env) as program:
+            async with running(service, env) as program:
                 while todo:
                     await asked_again(relay)
                     await asyncio.sleep(rng.uniform(0, 0.5))

@@ -6,9 +6,11 @@ against the relay's own list of events: no second is claimed whose events are no
 
 import asyncio
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from bigbrotr import BigBrotr
 from components.archiving import (
     SERVICE,
+    START,
     ended,
     everything,
     no_false_claim,
@@ -26,8 +29,14 @@ from components.archiving import (
 from components.databases import Cluster, Database
 from components.services import environment, run, running
 from components.sessions import archived
+from event_rows import write_events
+from migrate import read_migrations
+from nostr.events import SignedEvent
+from nostr.urls import RelayUrl, to_relay
 from scripted_relay import ScriptedRelay, make_events
+from simnet.relay import HostileRelay
 from standalone.processes import free_port
+from standalone.signing import Author
 
 
 @pytest.fixture
@@ -140,3 +149,167 @@ async def test_a_dead_server_is_not_tried_for_each_of_its_paths(
     tried = [row for row in rows if row["failures"]]
     assert [row["last_outcome"] for row in tried] == ["connect-refused"]
     assert tried[0]["not_before"] > time.time() + 60, "the pause is kept for the next cycles"
+
+
+# The other services
+
+
+async def test_an_initializer_killed_at_random_instants_only_has_to_be_run_again(
+    empty_database: Database, cluster: Cluster, tmp_path: Path
+) -> None:
+    rng = random.Random(40)
+    seeds = tmp_path / "seeds.txt"
+    seeds.write_text("".join(f"wss://relay{number}.example.com\n" for number in range(30_000)))
+    env = environment(empty_database, **empty_database.owner_environment(), SEED_RELAYS_PATH=seeds)
+    found = set()
+    for patience in sorted(rng.uniform(0.3, 3.0) for _ in range(7)):
+        async with running("initializer", env) as program:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(program.process.wait(), patience)
+            if program.process.returncode is None:
+                program.kill()
+        found.add(await applied(cluster, empty_database))
+    assert len(found) > 1, "not always at the same point"
+    code, output = await run("initializer", env)
+    assert code == 0, output
+    assert await applied(cluster, empty_database) == (len(read_migrations()), 30_000)
+    # As where nothing was ever interrupted.
+    whole = cluster.create_database()
+    try:
+        assert await outline(cluster, empty_database) == await outline(cluster, whole)
+    finally:
+        cluster.drop_database(whole.dbname)
+
+
+async def applied(cluster: Cluster, database: Database) -> tuple[int, int]:
+    """How many files of init/ were applied, and how many relays there are. Whole files only:
+    the archive is either without tables or as those files leave it."""
+    connection = await cluster.connect(database.dbname)
+    try:
+        if not await connection.fetchval("SELECT to_regclass('schema_version') IS NOT NULL"):
+            assert await outline(cluster, database) == []
+            return 0, 0
+        versions = await connection.fetch("SELECT version FROM schema_version ORDER BY version")
+        known = [migration.version for migration in read_migrations()]
+        assert [row["version"] for row in versions] == known[: len(versions)]
+        if not await connection.fetchval("SELECT to_regclass('relays') IS NOT NULL"):
+            return len(versions), 0
+        return len(versions), await connection.fetchval("SELECT count(*) FROM relays")
+    finally:
+        await connection.close()
+
+
+async def outline(cluster: Cluster, database: Database) -> list[tuple[str, ...]]:
+    """Every column, index, constraint, function, trigger and privilege of a schema."""
+    connection = await cluster.connect(database.dbname)
+    try:
+        rows = await connection.fetch(
+            """
+            SELECT 'column', table_name || '.' || column_name, data_type
+            FROM information_schema.columns WHERE table_schema = 'public'
+            UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes
+            WHERE schemaname = 'public'
+            UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace
+            UNION ALL SELECT 'function', proname, prosrc FROM pg_proc
+            WHERE pronamespace = 'public'::regnamespace
+            UNION ALL SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger
+            WHERE NOT tgisinternal
+            UNION ALL SELECT 'privilege', table_name || ' ' || grantee, privilege_type
+            FROM information_schema.role_table_grants WHERE table_schema = 'public'
+            ORDER BY 1, 2, 3
+            """
+        )
+        return [tuple(row) for row in rows]
+    finally:
+        await connection.close()
+
+
+async def test_a_finder_killed_at_random_instants_skips_no_event(
+    db: BigBrotr, database: Database
+) -> None:
+    rng = random.Random(41)
+    author = Author("finder")
+    source = RelayUrl.parse("wss://source.example.com")
+    events = [
+        SignedEvent(*author.sign(10_002, START + n, [["r", f"wss://r{n}.example.com"]], ""))
+        for n in range(6_000)
+    ]
+    await db.run_in_transaction(lambda conn: write_events(conn, source, START, events))
+    env = environment(database, FINDER_AGGREGATOR_URLS="", FINDER_LOOP_INTERVAL_MINUTES=0.001)
+    blows = read = 0
+    while read < len(events):
+        async with running("finder", env) as program:
+            async with asyncio.timeout(30):
+                while await read_and_found(db) == read:
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(rng.uniform(0, 0.05))
+            program.kill()
+        blows, read = blows + 1, await read_and_found(db)
+    assert blows > 2, "not in the middle of it"
+    code, output = await run("finder", env, "--once")
+    assert code == 0, output
+    assert "events_read=0" in output
+
+
+async def read_and_found(db: BigBrotr) -> int:
+    """How many events the finder has read: each of them named a relay, which is there."""
+    (row,) = await db.fetch(
+        """
+        SELECT (SELECT count(*) FROM finder_events_read) AS read,
+               (SELECT count(*) FROM (SELECT url FROM relays UNION SELECT url FROM relay_candidates)
+                AS known WHERE url LIKE 'wss://r%.example.com') AS found
+        """
+    )
+    assert row["read"] == row["found"]
+    read: int = row["read"]
+    return read
+
+
+async def test_a_monitor_whose_processes_are_killed_checks_every_relay(
+    db: BigBrotr, database: Database
+) -> None:
+    rng = random.Random(42)
+    async with AsyncExitStack() as stack:
+        live = [await stack.enter_async_context(HostileRelay([], latency=0.8)) for _ in range(60)]
+        dead = [RelayUrl.parse(f"ws://127.0.0.1:{free_port()}", allow_private=True)]
+        urls = [*(relay.url for relay in live), *dead]
+        await db.insert_relay_batch([to_relay(url) for url in urls], START)
+        env = environment(
+            database,
+            MONITOR_NUM_CORES=2,
+            MONITOR_REQUESTS_PER_CORE=1,
+            MONITOR_CHECKS_PER_HOST=4,
+            MONITOR_CHUNK_SIZE=2,
+            MONITOR_REQUEST_TIMEOUT=5,
+            MONITOR_LOOP_INTERVAL_MINUTES=0.005,
+        )
+        for victim in ("worker", "parent", "worker", "parent"):
+            before = await checked(db)
+            async with running("monitor", env) as program:
+                workers = await workers_of(program)
+                async with asyncio.timeout(30):
+                    while await checked(db) == before:
+                        await asyncio.sleep(0.005)
+                await asyncio.sleep(rng.uniform(0, 0.2))
+                if victim == "worker":
+                    os.kill(workers[0], signal.SIGKILL)
+                    await program.says("worker_died")
+                program.kill()
+                await ended(workers)
+            await db.execute("UPDATE relay_tasks SET lease_expires_at = 0 WHERE owner IS NOT NULL")
+        assert sum(await checked(db)) < len(urls), "not in the middle of it"
+        code, output = await run("monitor", env, "--once")
+        assert code == 0, output
+    assert await checked(db) == (len(live), len(dead))
+    held = await db.fetch("SELECT FROM relay_tasks WHERE owner IS NOT NULL")
+    assert held == []
+
+
+async def checked(db: BigBrotr) -> tuple[int, int]:
+    """Relays found readable, and relays found dead."""
+    (row,) = await db.fetch(
+        "SELECT count(*) FILTER (WHERE readable) AS live, "
+        "count(*) FILTER (WHERE readable IS NOT TRUE) AS dead FROM relay_metadata_latest"
+    )
+    return row["live"], row["dead"]

@@ -85,6 +85,60 @@ async def test_empty_overlapping_and_scattered_ranges_are_just_sets(db: BigBrotr
     assert await left(db, target) == [Window(10, 39)]
 
 
+@pytest.mark.parametrize(
+    ("covered", "change", "shown"),
+    [
+        ("{[1000,9000000000)}", 0, 100),
+        ("{[1000,9223372036854775807)}", 0, 100),
+        ("{[1000,9000000000)}", -500, 50),
+        ("{[500,1100), [1050,1300), [900,1700)}", -500, 50),
+        ("{[9000000000,9000001000)}", 0, 0),
+    ],
+)
+async def test_progress_shows_no_coverage_of_the_future(
+    db: BigBrotr, covered: str, change: int, shown: float
+) -> None:
+    """`change`: seconds from the end of the target to the row's last change."""
+    await edited(db, covered, updated_at=2_000 + change)
+    await db.execute("UPDATE sync_coverage SET target = '[1000,2000)'")
+    (row,) = await db.fetch("SELECT proven_percent, covered_seconds FROM sync_progress")
+    assert (row["proven_percent"], row["covered_seconds"]) == (shown, 10 * shown)
+    told = await ledger.progress(db, NAME)
+    assert told["complete"] == (shown == 100)
+    # What is shown as proven is just what is not asked for again.
+    rest = await left(db, Window(1_000, 1_999))
+    assert sum(window.seconds for window in rest) == 1_000 - 10 * shown
+
+
+async def test_progress_of_a_clock_that_was_ahead_ends_at_the_present(db: BigBrotr) -> None:
+    now = int(time.time())
+    await edited(db, f"{{[{now - 1_000},{now + 1_000})}}", updated_at=now + DAY)
+    await db.execute(
+        "UPDATE sync_coverage SET target = int8range($1, $2)", now - 1_000, now + 1_000
+    )
+    (row,) = await db.fetch("SELECT covered_seconds FROM sync_progress")
+    assert 1_000 <= row["covered_seconds"] < 1_100
+
+
+async def test_coverage_of_one_filter_is_none_of_another(db: BigBrotr) -> None:
+    now = int(time.time())
+    await edited(db, "{[1000,2000)}", updated_at=now)
+    target = Window(1_000, 1_999)
+    for flt in ({"kinds": [1]}, {"kinds": [1, 2]}, {"#t": ["kinds"]}):
+        name = filter_hash(flt)
+        assert await ledger.remaining(db, RELAY.url, name, target) == [target]
+        assert await ledger.first_unproven(db, RELAY.url, name, target) == 1_000
+    assert await left(db, target) == []
+
+
+async def test_an_earlier_start_asks_for_what_lies_before_and_no_more(db: BigBrotr) -> None:
+    await edited(db, "{[1000,2000)}", updated_at=int(time.time()))
+    assert await left(db, Window(500, 1_999)) == [Window(500, 999)]
+    await prove(db, Window(500, 599), Window(500, 1_999))
+    assert await left(db, Window(500, 1_999)) == [Window(600, 999)]
+    assert await left(db, Window(1_500, 2_499)) == [Window(2_000, 2_499)]
+
+
 async def test_a_gap_tried_in_the_future_is_tried_again(db: BigBrotr) -> None:
     now, target = int(time.time()), Window(0, 9)
     await edited(db, "{[0,5)}", updated_at=now)

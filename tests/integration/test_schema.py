@@ -486,7 +486,7 @@ async def test_progress_is_never_better_than_what_is_proven(db: BigBrotr) -> Non
         )
         await db.execute(
             "INSERT INTO sync_coverage VALUES "
-            "($1, $2, $3::text::int8multirange, $4::text::int8range, 1)",
+            "($1, $2, $3::text::int8multirange, $4::text::int8range, 1000000)",
             URL,
             filter_hash,
             covered,

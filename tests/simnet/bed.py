@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
-from nostr_tools import RelayMetadata
 
 from bigbrotr import BigBrotr
+from components.checks import insert_check
 from components.databases import Cluster, Database
 from components.services import environment, running
-from nostr.urls import to_relay
 from simnet.drafts import Reading
 from simnet.events import TARGET
 from simnet.networks import Plan
@@ -173,7 +172,7 @@ class _Run:
     async def _monitor(self) -> None:
         """The relays' checks, as the monitor would have left them: NIP-11 documents, and for the
         synchronizer that they can be read."""
-        database, now = self._database, int(time.time())
+        database = self._database
         readable = self._batch.service == "synchronizer"
         async with BigBrotr(
             database.host,
@@ -183,14 +182,8 @@ class _Run:
             database.dbname,
         ) as db:
             for _, relay in self._pairs:
-                if not readable and not isinstance(relay.nip11, dict):
-                    continue
-                check = RelayMetadata(relay=to_relay(relay.url), generated_at=now)
-                if isinstance(relay.nip11, dict):
-                    check.nip11 = RelayMetadata.Nip11(**relay.nip11)
-                if readable:
-                    check.nip66 = RelayMetadata.Nip66(True, True, rtt_open=1, rtt_read=1)
-                await db.insert_relay_metadata(check, now)
+                if readable or relay.nip11 is not None:
+                    await insert_check(db, relay.url, readable=readable, nip11=relay.nip11)
 
     def _environment(self) -> dict[str, str]:
         return environment(

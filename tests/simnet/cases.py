@@ -51,18 +51,22 @@ class Case:
 
 def parse_case(text: str) -> Case:
     """The case that `text` is of. Raises ValueError."""
-    origin, *words = text.split()
-    said = dict(word.split("=", 1) for word in words)
-    faults = said.pop("faults", NO_FAULT)
-    events, cap = said.pop("events", None), said.pop("cap", None)
+    try:
+        origin, *words = text.split()
+        said = dict(word.split("=", 1) for word in words)
+        faults = said.pop("faults", NO_FAULT)
+        events, cap = said.pop("events", None), said.pop("cap", None)
+        case = Case(
+            origin,
+            () if faults == NO_FAULT else tuple(faults.split(",")),
+            None if events is None else tuple(_span(span) for span in events.split(",") if span),
+            None if cap is None else int(cap),
+        )
+    except ValueError:
+        raise ValueError(f"not a case: {text!r}") from None
     if said or not origin.startswith(("SEED=", "FAULT=")):
         raise ValueError(f"not a case: {text!r}")
-    return Case(
-        origin,
-        () if faults == NO_FAULT else tuple(faults.split(",")),
-        None if events is None else tuple(_span(span) for span in events.split(",") if span),
-        None if cap is None else int(cap),
-    )
+    return case
 
 
 def simpler(case: Case, count: int) -> Iterator[Case]:
