@@ -175,7 +175,8 @@ class _Tests:
         if self._keypair is None or self._signed_in:
             return False
         self._signed_in = True
-        return await self._connection.authenticate(self._keypair.secret_key, timeout=self._timeout)
+        reply = await self._connection.authenticate(self._keypair.secret_key, timeout=self._timeout)
+        return reply is not None and reply.accepted
 
 
 def _refusal(prefix: str, text: str) -> str:

@@ -148,18 +148,17 @@ class RelayConnection:
         """Sends an event; the relay's OK, or None when none came in time (seconds)."""
         return await self._ask_ok(messages.encode_event_message(event), event["id"], timeout)
 
-    async def authenticate(self, secret_key: str, *, timeout: float) -> bool:
-        """Signs in with the latest challenge (NIP-42), waiting for one if none came yet; whether
-        the relay took it within the time (seconds)."""
+    async def authenticate(self, secret_key: str, *, timeout: float) -> OkReply | None:
+        """Signs in with the latest challenge (NIP-42), waiting for one if none came yet; the
+        relay's OK, or None when the challenge or it did not come in time (seconds)."""
         try:
             async with asyncio.timeout(timeout):
                 await self._inbox.challenged.wait()
         except TimeoutError:
-            return False
+            return None
         assert self.challenge is not None
         event = sign_challenge(secret_key, self.url.websocket(self.scheme), self.challenge)
-        reply = await self._ask_ok(messages.encode_auth(event), event["id"], timeout)
-        return reply is not None and reply.accepted
+        return await self._ask_ok(messages.encode_auth(event), event["id"], timeout)
 
     async def count(self, flt: Mapping[str, Any], *, timeout: float) -> int | None:
         """How many events the relay says match (NIP-45), or None when it does not say."""

@@ -232,13 +232,23 @@ class Asker:
         )
 
     async def sign_in(self, connection: RelayConnection) -> None:
-        """Authenticate (NIP-42), once per connection; raises SyncAbandoned("auth-required")."""
+        """Authenticate (NIP-42), once per connection.
+
+        Raises SyncAbandoned: "auth-required" if the relay does not accept our key or sends no
+        challenge, "timeout" or "disconnected" if it does not say.
+        """
         async with self._signing_in:
             if self._signed_in_on is connection:
                 return  # another lane has done it
             key, timeout = self._settings.secret_key, self._settings.idle_timeout
-            if key is None or not await connection.authenticate(key, timeout=timeout):
-                raise SyncAbandoned("auth-required", "the relay did not accept our key")
+            if key is None:
+                raise SyncAbandoned("auth-required", "no key to sign in with")
+            reply = await connection.authenticate(key, timeout=timeout)
+            if reply is None and connection.challenge is not None:
+                raise SyncAbandoned("disconnected" if connection.closed else "timeout", "at AUTH")
+            if reply is None or not reply.accepted:
+                text = "it sent no challenge" if reply is None else reply.text
+                raise SyncAbandoned("auth-required", _storable(text))
             self._signed_in_on = connection
             self.model = replace(self.model, needs_auth=True)
 

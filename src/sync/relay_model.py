@@ -54,6 +54,12 @@ class RelayModel:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def doubted(self) -> "RelayModel":
+        """Without what may have changed, or been a moment's misfortune: it may have learnt NIP-77
+        since, and a single event out of place makes it look as if it sent in no order."""
+        order = Order.NEWEST_FIRST if self.order is Order.NONE else self.order
+        return replace(self, order=order, negentropy=self.negentropy or None)
+
     def exclusive(self, order: Order) -> bool | None:
         """Whether the bound that a walk of this order moves is left out by the relay."""
         return self.since_exclusive if order is Order.OLDEST_FIRST else self.until_exclusive

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -116,7 +116,10 @@ class RelaySession:
             if todo:
                 await self._asker.connect()
                 await self._prove(todo)
+            retractions = self._writer.retractions
             await self._look_again()
+            if self._writer.retractions > retractions:
+                await self._prove(await self._unproven())
         except SyncAbandoned as error:
             return error.outcome, error.detail
         return "complete", ""
@@ -145,8 +148,7 @@ class RelaySession:
         span, model = self._reverify_seconds, self._asker.model
         if not verification.due(state, now, span, reconciles=model.negentropy is True):
             return
-        # A relay that spoke no NIP-77 at the last round may have learnt it since.
-        self._asker.model = replace(model, negentropy=model.negentropy or None)
+        self._asker.model = model.doubted()
         window = verification.next_window(state, self._target, span)
         left = (await self._reconciler.reconcile(window)).left
         await self._driver.drive(left, NoClaims())

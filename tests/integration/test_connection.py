@@ -262,7 +262,9 @@ async def test_signing_in_opens_the_relay():
         await relay.dialer().connect(relay.url) as connection,
     ):
         assert (await read(connection)).end.prefix == "auth-required"
-        assert await connection.authenticate(SECRET_KEY, timeout=2)
+        reply = await connection.authenticate(SECRET_KEY, timeout=2)
+        assert reply is not None
+        assert reply.accepted
         assert len((await read(connection)).events) == 2
         (signed,) = relay.auths
     assert parse_auth(signed) == [
@@ -279,7 +281,7 @@ def parse_auth(event: dict) -> list[list[str]]:
 
 async def test_without_a_challenge_signing_in_fails_in_time():
     async with ScriptedRelay() as relay, await relay.dialer().connect(relay.url) as connection:
-        assert not await connection.authenticate(SECRET_KEY, timeout=0.1)
+        assert await connection.authenticate(SECRET_KEY, timeout=0.1) is None
 
 
 @pytest.mark.parametrize(
@@ -552,7 +554,9 @@ async def test_a_local_relay_of_nostr_sdk_that_wants_auth(local_relay: StartRela
         RelayUrl.parse(running.url, allow_private=True)
     ) as connection:
         assert (await read(connection)).end.prefix == "auth-required"
-        assert await connection.authenticate(SECRET_KEY, timeout=2)
+        reply = await connection.authenticate(SECRET_KEY, timeout=2)
+        assert reply is not None
+        assert reply.accepted
         assert (await read(connection)).end.kind is EndKind.EOSE
 
 

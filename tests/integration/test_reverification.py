@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from nostr_tools import RelayMetadata
 
 from bigbrotr import BigBrotr
@@ -12,7 +13,9 @@ from scripted_relay import ScriptedRelay, make_event, make_events
 from standalone.relay_client import publish
 from standalone.signing import Author
 from sync.dispatch import claimed_limits
+from sync.facts import Order
 from sync.limits import RelayLimits
+from sync.relay_model import RelayModel
 from sync.windows import Window
 
 START = 1_700_000_000
@@ -128,6 +131,25 @@ async def test_an_unchanged_relay_costs_a_round_trip_and_a_changed_one_the_diffe
     assert changed.counts["received"] <= 10
     assert {event.id for event in late} <= await archived(db, relay.url)
     assert await rounds(db) == 2
+
+
+@pytest.mark.parametrize("order", ["desc", "random"])
+async def test_a_relay_that_looked_unordered_is_given_another_chance(
+    db: BigBrotr, order: str
+) -> None:
+    async with ScriptedRelay(make_events(300), cap=50, order=order) as relay:
+        url, again = relay.url.url, 14 * DAY
+        unordered = RelayModel(order=Order.NONE)
+        target = Window(START, START + 200)
+        await synchronize(db, url, target, reverify_seconds=again, model=unordered)
+        await time_passes(db, again)
+        report = await synchronize(
+            db, url, Window(START, START + 400), reverify_seconds=again, model=unordered
+        )
+        assert report.outcome == "complete"
+        assert report.model.order is (Order.NONE if order == "random" else Order.NEWEST_FIRST)
+        assert await archived(db, url) == true_ids(relay.events)
+        assert await unproven(db, url, Window(START, START + 400)) == []
 
 
 async def test_a_relay_may_come_to_speak_nip_77(db: BigBrotr) -> None:
