@@ -20,7 +20,7 @@ from discovery.harvest import Harvest, take_answer
 from discovery.sieve import Sieve
 from discovery.sightings import read_hints
 from discovery.store import known_urls, tidy_candidates
-from functions import connect_bigbrotr_with_retry, test_torproxy_connection, wait_for_services
+from functions import connect_bigbrotr_with_retry, services_answer, wait_for_services
 from logging_config import fields
 from migrate import check_schema
 from service import CycleReport, main
@@ -78,10 +78,7 @@ class Finder:
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor when it is configured."""
-        tor = self._config.tor
-        if tor is not None and not await test_torproxy_connection(tor.host, tor.port):
-            return False
-        return await self._db.fetchone("SELECT 1") is not None
+        return await services_answer(self._db, self._config.tor)
 
     def info(self) -> dict[str, object]:
         """How many candidates were found since the start, and who gives no list, with the

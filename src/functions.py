@@ -15,11 +15,13 @@ from typing import Final, Protocol, TypedDict, TypeVar
 from bigbrotr import BigBrotr
 from config_types import DatabaseConfig, TorConfig
 from constants import LOG_ERROR, LOG_INFO, LOG_SUCCESS, LOG_WAIT, LOG_WARNING
-from errors import DatabaseError, DatabaseUnavailable
+from errors import DatabaseError, DatabaseUnavailable, ServiceError
 from logging_config import fields
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_RETRY_PAUSE_SECONDS: Final = 60.0
+# For the database, then for Tor: both fit into READY_CHECK_TIMEOUT.
+_ANSWER_SECONDS: Final = 2
 # RFC 1928: version 5, one method offered, "no authentication"; the answer that accepts it.
 _SOCKS5_GREETING: Final = b"\x05\x01\x00"
 _SOCKS5_ACCEPTED: Final = b"\x05\x00"
@@ -159,6 +161,21 @@ async def test_torproxy_connection(
         f"{LOG_WARNING} {fields('no_tor', proxy=f'{host}:{port}', error=problem)}"
     )
     return False
+
+
+async def services_answer(db: BigBrotr, tor: TorConfig | None) -> bool:
+    """True when the database answers a query, and Tor where it is configured; that is readiness.
+
+    Raises DatabaseError or ServiceError that names the one that does not.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await db.fetchone("SELECT 1")
+    except TimeoutError:
+        raise DatabaseUnavailable(f"database: no answer in {_ANSWER_SECONDS:g} s") from None
+    if tor is not None and not await test_torproxy_connection(tor.host, tor.port, _ANSWER_SECONDS):
+        raise ServiceError(f"Tor: no SOCKS5 proxy answers at {tor.host}:{tor.port}")
+    return True
 
 
 class NeedsServices(Protocol):

@@ -86,15 +86,15 @@ class Gateway:
         self._session = session
         self._find = find
 
-    async def start(self, stack: AsyncExitStack) -> None:
-        """Listen until `stack` is closed; raises OSError."""
+    async def start(self, stack: AsyncExitStack, address: str) -> None:
+        """Listen at `address` until `stack` is closed; raises OSError."""
         app = web.Application()
         for path in PATHS:
             app.router.add_get(path, self._answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, port=self._route.port).start()
+        await web.TCPSite(runner, address, self._route.port).start()
 
     async def _answer(self, request: web.Request) -> web.Response:
         addresses = await self._find(self._route.host)
@@ -134,7 +134,9 @@ async def _name(address: str) -> str:
     return name.split(".")[0]
 
 
-async def serve(routes: Sequence[Route], own_port: int = HEALTH_CHECK_PORT) -> int:
+async def serve(
+    routes: Sequence[Route], own_port: int = HEALTH_CHECK_PORT, address: str = "0.0.0.0"
+) -> int:
     """Serve every route, and the gateway's own health at `own_port`, until SIGTERM or SIGINT.
 
     Returns the exit code: 0, or 1 when a port cannot be used.
@@ -144,12 +146,12 @@ async def serve(routes: Sequence[Route], own_port: int = HEALTH_CHECK_PORT) -> i
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
-        own = HealthCheckServer(own_port)
+        own = HealthCheckServer(own_port, host=address)
         stack.push_async_callback(own.stop)
         try:
             await own.start()
             for route in routes:
-                await Gateway(route, session, find_containers).start(stack)
+                await Gateway(route, session, find_containers).start(stack, address)
         except (OSError, PortTaken) as error:
             logger.error(f"{LOG_ERROR} {fields('gateway_failed', error=error)}")
             return 1

@@ -21,6 +21,7 @@ from constants import LOG_INFO, LOG_PROCESS, LOG_START
 from functions import (
     RelayFailureTracker,
     connect_bigbrotr_with_retry,
+    services_answer,
     test_torproxy_connection,
     wait_for_services,
 )
@@ -107,9 +108,7 @@ class Monitor:
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor when it is configured."""
-        if self._config.tor is not None and not await self._tor_answers():
-            return False
-        return await self._db.fetchone("SELECT 1") is not None
+        return await services_answer(self._db, self._config.tor)
 
     def info(self) -> dict[str, object]:
         """The outcomes of the last cycle's checks, and how relays fared since the start."""

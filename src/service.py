@@ -184,6 +184,8 @@ class _Shell:
         return None
 
     async def _ready(self) -> bool:
+        if self._stop.is_set():
+            raise ServiceError("the service is stopping")
         if not (self._cycling or self._cycles > 0) or not await self._service.ready():
             return False
         running = time.monotonic() - self._cycle_started if self._cycling else 0.0

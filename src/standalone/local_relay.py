@@ -1,4 +1,4 @@
-"""nostr-sdk's LocalRelay as a program: `python -m standalone.local_relay PORT CAP`."""
+"""nostr-sdk's LocalRelay as a program: `python -m standalone.local_relay PORT CAP [ADDRESS]`."""
 
 import asyncio
 import signal
@@ -10,12 +10,12 @@ from nostr_sdk import LocalRelayBuilder, RateLimit
 _PATIENT = RateLimit(max_reqs=500, notes_per_minute=100_000_000)
 
 
-async def serve(port: int, cap: int) -> None:
-    """Serve on the loopback interface until SIGTERM or SIGINT."""
+async def serve(port: int, cap: int, address: str = "127.0.0.1") -> None:
+    """Serve on an interface, the loopback one by default, until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    builder = LocalRelayBuilder().addr("127.0.0.1").port(port).rate_limit(_PATIENT)
+    builder = LocalRelayBuilder().addr(address).port(port).rate_limit(_PATIENT)
     relay = builder.default_filter_limit(cap).max_filter_limit(cap).build()
     await relay.run()
     await stop.wait()
@@ -23,4 +23,4 @@ async def serve(port: int, cap: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

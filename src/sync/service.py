@@ -26,7 +26,7 @@ from event_rows import known_ids
 from functions import (
     RelayFailureTracker,
     connect_bigbrotr_with_retry,
-    test_torproxy_connection,
+    services_answer,
     wait_for_services,
 )
 from logging_config import fields
@@ -111,9 +111,7 @@ class SynchronizerService:
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor where it is configured."""
-        await self._db.fetchone("SELECT 1")
-        tor = self._config.tor
-        return tor is None or await test_torproxy_connection(tor.host, tor.port)
+        return await services_answer(self._db, self._config.tor)
 
     def info(self) -> dict[str, object]:
         """The relays being synchronized now, how many sessions failed, and how far the archive

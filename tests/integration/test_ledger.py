@@ -5,6 +5,8 @@ import time
 import pytest
 
 from bigbrotr import BigBrotr
+from components.sample_events import sample_event
+from event_rows import write_events
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl, to_relay
 from sync import ledger
@@ -148,3 +150,13 @@ async def test_a_gap_tried_in_the_future_is_tried_again(db: BigBrotr) -> None:
     assert await left(db, target) == []
     await db.execute("UPDATE sync_gaps SET last_tried_at = $1", now + 30 * DAY)
     assert await left(db, target) == [Window(5, 9)]
+
+
+async def test_ephemeral_events_seen_live_do_not_speak_against_an_empty_page(db: BigBrotr) -> None:
+    now = int(time.time())
+    ephemeral, lasting = sample_event(1, kind=20_166), sample_event(2)
+    for event, expected in ((ephemeral, False), (lasting, True)):
+        rows = [event]
+        await db.run_in_transaction(lambda conn, rows=rows: write_events(conn, RELAY, now, rows))
+        seconds = Window(event.created_at, event.created_at)
+        assert await ledger.seen_lately(db, RELAY.url, seconds) is expected

@@ -58,7 +58,7 @@ async def ask(
     async with AsyncExitStack() as stack:
         timeout = aiohttp.ClientTimeout(total=seconds)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
-        await Gateway(route, session, find).start(stack)
+        await Gateway(route, session, find).start(stack, "127.0.0.1")
         url = f"http://127.0.0.1:{route.port}{path}"
         async with aiohttp.request(method, url) as answer:
             if method == "HEAD" or answer.status == 404:
@@ -132,7 +132,7 @@ async def test_the_program_serves_until_sigterm() -> None:
         code = f"""
 import asyncio, health_gateway as gateway
 raise SystemExit(asyncio.run(gateway.serve(
-    [gateway.parse_route("{port}={address}:{PORT}")], own_port={free_port()})))
+    [gateway.parse_route("{port}={address}:{PORT}")], own_port={free_port()}, address="127.0.0.1")))
 """
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, cwd=ROOT / "src", stderr=asyncio.subprocess.PIPE
