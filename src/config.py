@@ -34,6 +34,7 @@ from config_values import (
 from constants import LOG_WARNING
 from errors import ConfigError
 from logging_config import fields
+from nostr.urls import RelayUrl
 from settings import Settings
 
 __all__ = [
@@ -64,8 +65,9 @@ logger = logging.getLogger(__name__)
 def load_monitor_config(environ: Mapping[str, str] = os.environ) -> MonitorConfig:
     """The monitor's settings; raises ConfigError."""
     own = Settings(environ, "MONITOR_")
+    common = _service(environ, own)
     return MonitorConfig(
-        **_service(environ, own),
+        **common,
         frequency_hour=_positive(own, "FREQUENCY_HOUR", 8),
         num_cores=_cores(own),
         chunk_size=_count(own, "CHUNK_SIZE", 50),
@@ -73,6 +75,7 @@ def load_monitor_config(environ: Mapping[str, str] = os.environ) -> MonitorConfi
         checks_per_host=_count(own, "CHECKS_PER_HOST", 4),
         tor_checks=_count(own, "TOR_CHECKS", 10),
         max_pow_difficulty=_pow_difficulty(own),
+        publish_relays=_publish_relays(own, common),
         request_timeout=_positive(own, "REQUEST_TIMEOUT", 20),
     )
 
@@ -273,6 +276,14 @@ def _not_negative(settings: Settings, key: str, default: int) -> int:
     if value < 0:
         raise ConfigError(f"{settings.name(key)} is {value}: give 0 or more")
     return value
+
+
+def _publish_relays(own: Settings, common: _Common) -> tuple[RelayUrl, ...]:
+    name = own.name("PUBLISH_RELAYS")
+    relays = read_relay_urls(own, name, (), allow_private=common["allow_private_relays"])
+    if relays and common["keypair"] is None:
+        raise ConfigError(f"{name} is set without SECRET_KEY, which signs: set it too")
+    return relays
 
 
 def _pow_difficulty(own: Settings) -> int:

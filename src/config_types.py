@@ -67,7 +67,7 @@ class ServiceConfig:
 class MonitorConfig(ServiceConfig):
     """A relay is checked every `frequency_hour` hours; `request_timeout` is in seconds. At once:
     `checks_per_host` relays of one host, `tor_checks` onion relays. `max_pow_difficulty` is in
-    bits (NIP-13)."""
+    bits (NIP-13); what is found is published (NIP-66) to `publish_relays`."""
 
     frequency_hour: float
     num_cores: int
@@ -76,6 +76,7 @@ class MonitorConfig(ServiceConfig):
     checks_per_host: int
     tor_checks: int
     max_pow_difficulty: int
+    publish_relays: tuple[RelayUrl, ...]
     request_timeout: float
 
     @property

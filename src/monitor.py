@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
 
@@ -27,15 +28,19 @@ from functions import (
 )
 from logging_config import fields
 from migrate import check_schema
-from monitoring.check import checker
+from monitoring.check import CheckSettings, checker
 from monitoring.due import plan_checks
+from monitoring.publisher import Publisher
 from monitoring.rounds import CheckRound, Limits
+from nostr.nip66 import announcement, discovery
 from nostr.probe import ProbeReport
 from nostr.urls import RelayUrl
 from service import CycleReport, main
 from workers import WorkerPool
 
 NAME = "MONITOR"
+# How long a cycle waits for its last publications; what is left goes on beside the next one.
+_PUBLISH_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +62,12 @@ class Monitor:
         self._owner = f"monitor:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._tracker = RelayFailureTracker(logger=logger)
         self._outcomes: Counter[str] = Counter()
+        self._publisher = Publisher(
+            config.publish_relays,
+            CheckSettings.of(config).dialer,
+            config.keypair,
+            timeout=config.request_timeout,
+        )
 
     async def start(self) -> None:
         """Wait for the database, and for Tor when it is configured; start the workers."""
@@ -65,12 +76,14 @@ class Monitor:
         self._resources.push_async_callback(self._db.close)
         await check_schema(self._db)
         await self._resources.enter_async_context(self._pool)
+        await self._resources.enter_async_context(self._publisher)
         details = fields(
             "monitor_started",
             workers=self._config.num_cores,
             concurrency=self._pool.capacity,
             frequency_hours=self._config.frequency_hour,
             write_test=self._config.keypair is not None,
+            publish_relays=len(self._config.publish_relays),
         )
         logger.info(f"{LOG_START} {details}")
 
@@ -99,12 +112,23 @@ class Monitor:
             frequency=self._config.frequency_seconds,
             tracker=self._tracker,
             candidates=plan.candidates,
+            on_stored=self._publish,
+        )
+        published = Counter(self._publisher.counts)
+        self._publisher.offer(
+            announcement(
+                frequency=self._config.frequency_seconds,
+                timeout_ms=round(self._config.request_timeout * 1000),
+                now=int(time.time()),
+            )
         )
         await checks.run(plan.relays, stop)
         self._outcomes = checks.outcomes
         if checks.outcomes:
             logger.info(f"{LOG_INFO} {fields('check_outcomes', **checks.outcomes)}")
-        return CycleReport({**planned, **checks.counts})
+        await self._publisher.drain(0 if stop.is_set() else _PUBLISH_SECONDS)
+        published = self._publisher.counts - published
+        return CycleReport({**planned, **checks.counts, **published})
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor when it is configured."""
@@ -120,6 +144,12 @@ class Monitor:
     async def close(self) -> None:
         """End the workers, give the connections back."""
         await self._resources.aclose()
+
+    def _publish(self, report: ProbeReport) -> None:
+        """An event of NIP-66 says that its relay is there, so there is none of the dead."""
+        nip66 = report.metadata.nip66
+        if nip66 is not None and nip66.openable:
+            self._publisher.offer(discovery(report))
 
     async def _tor_answers(self) -> bool:
         tor = self._config.tor

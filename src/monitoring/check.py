@@ -46,6 +46,12 @@ class CheckSettings:
             max_pow_difficulty=config.max_pow_difficulty,
         )
 
+    def dialer(self, url: RelayUrl) -> Dialer:
+        """How to reach a relay; its `connect_timeout` is the time for each step."""
+        slower = _TOR_TIMEOUT_MULTIPLIER if url.network == "tor" else 1
+        timeout = self.request_timeout * slower
+        return Dialer(self.socks5_url, self.allow_private, connect_timeout=timeout)
+
 
 @asynccontextmanager
 async def open_checker(settings: CheckSettings) -> AsyncIterator[Check]:
@@ -55,10 +61,9 @@ async def open_checker(settings: CheckSettings) -> AsyncIterator[Check]:
     miner = Miner(settings.max_pow_difficulty, thread)
 
     async def check(url: RelayUrl) -> ProbeReport:
-        slower = _TOR_TIMEOUT_MULTIPLIER if url.network == "tor" else 1
-        timeout = settings.request_timeout * slower
+        dialer = settings.dialer(url)
+        timeout = dialer.connect_timeout
         now = int(time.time())
-        dialer = Dialer(settings.socks5_url, settings.allow_private, connect_timeout=timeout)
         try:
             async with asyncio.timeout(timeout * _STEPS):
                 return await probe(

@@ -60,6 +60,7 @@ class CheckRound:
         frequency: seconds between two checks of a relay that answers.
         tracker: is told how relays fared that have answered before.
         candidates: the URLs of those that are no relays until they answer.
+        on_stored: is told of each report once it is stored.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class CheckRound:
         frequency: float,
         tracker: RelayFailureTracker,
         candidates: Collection[str] = frozenset(),
+        on_stored: Callable[[ProbeReport], None] = lambda _: None,
     ) -> None:
         self._db = db
         self._check = check
@@ -80,6 +82,7 @@ class CheckRound:
         self._frequency = frequency
         self._tracker = tracker
         self._candidates = candidates
+        self._on_stored = on_stored
         self._waiting = Waiting((), per_host=1, tor=1)
         self._running: dict[RelayUrl, asyncio.Task[Checked]] = {}
         self._checked: list[Checked] = []
@@ -188,6 +191,8 @@ class CheckRound:
         self.counts["stored"] += await store(self._db, self._owner, batch, self._frequency)
         for checked in batch:
             self._count(checked)
+            if checked.stored is not None:
+                self._on_stored(checked.stored)
 
     def _count(self, checked: Checked) -> None:
         self.outcomes[checked.outcome] += 1

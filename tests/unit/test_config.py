@@ -380,6 +380,29 @@ def test_relays_for_nip66_events(environ: dict[str, str]) -> None:
     load_finder_config(environ | {"ALLOW_PRIVATE_RELAYS": "true"})
 
 
+def test_relays_to_publish_to(environ: dict[str, str]) -> None:
+    secret, public = generate_keypair()
+    assert load_monitor_config(environ).publish_relays == ()
+    assert load_monitor_config(environ | {"MONITOR_PUBLISH_RELAYS": ""}).publish_relays == ()
+    environ["MONITOR_PUBLISH_RELAYS"] = "wss://A.example/, ws://b.example wss://a.example"
+    assert "SECRET_KEY" in refusal(load_monitor_config, environ)
+    environ |= {"SECRET_KEY": secret, "PUBLIC_KEY": public}
+    relays = [relay.url for relay in load_monitor_config(environ).publish_relays]
+    assert relays == ["wss://a.example", "wss://b.example"]
+    for wrong in ("a.example", "https://a.example", "wss://127.0.0.1", "wss://a.example,ws://"):
+        message = refusal(load_monitor_config, environ | {"MONITOR_PUBLISH_RELAYS": wrong})
+        assert message.startswith("MONITOR_PUBLISH_RELAYS holds")
+
+
+def test_the_bound_on_proof_of_work(environ: dict[str, str]) -> None:
+    assert load_monitor_config(environ).max_pow_difficulty == 18
+    none = load_monitor_config(environ | {"MONITOR_MAX_POW_DIFFICULTY": "0"})
+    assert none.max_pow_difficulty == 0
+    for wrong in ("-1", "25"):
+        environ["MONITOR_MAX_POW_DIFFICULTY"] = wrong
+        assert "MONITOR_MAX_POW_DIFFICULTY" in refusal(load_monitor_config, environ)
+
+
 def test_the_owner_connects_directly(environ: dict[str, str]) -> None:
     environ |= {"POSTGRES_OWNER_PASSWORD": "own3r", "POSTGRES_DB": "archive"}
     owner = load_initializer_config(environ).owner
