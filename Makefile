@@ -6,10 +6,13 @@ VENV := .venv
 READY := $(VENV)/.ready
 IN_VENV := PYTHONPATH=src $(VENV)/bin/python
 
-.PHONY: help setup requirements demo stop run test simnet bench bench-quick lint format clean
+.PHONY: help env setup requirements demo stop run test simnet bench bench-quick lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env:  ## Write .env with random passwords and a new Nostr keypair (SECRETS=1: them into secrets/)
+	@sh src/standalone/new_env.sh $(if $(SECRETS),secrets)
 
 setup: $(READY)  ## Create .venv with everything the demo and the tests need
 

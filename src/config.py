@@ -120,9 +120,9 @@ def load_initializer_config(environ: Mapping[str, str] = os.environ) -> Initiali
         database=database,
         owner=_owner(common, database),
         role_passwords=RolePasswords(
-            writer=common.optional_secret("POSTGRES_WRITER_PASSWORD"),
-            reader=common.optional_secret("POSTGRES_READER_PASSWORD"),
-            pgbouncer_auth=common.optional_secret("PGBOUNCER_AUTH_PASSWORD"),
+            writer=_role_password(common, "POSTGRES_WRITER_PASSWORD"),
+            reader=_role_password(common, "POSTGRES_READER_PASSWORD"),
+            pgbouncer_auth=_role_password(common, "PGBOUNCER_AUTH_PASSWORD"),
         ),
         seed_relays_path=Path(common.text("SEED_RELAYS_PATH", "seed_relays.txt")),
         allow_private_relays=common.flag("ALLOW_PRIVATE_RELAYS", False),
@@ -241,6 +241,12 @@ def _cores(own: Settings) -> int:
             f"{fields('more_workers_than_cores', variable=name, workers=wanted, cores=available)}"
         )
     return wanted
+
+
+def _role_password(common: Settings, key: str) -> str | None:
+    """None leaves the role as it is; a variable that is there but empty is an oversight."""
+    password = common.optional_secret(key)
+    return common.secret(key) if password is None and key in common.environ else password
 
 
 def _available_cores() -> int:

@@ -39,7 +39,7 @@ def read(path: Path) -> Mapping[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: `cp env.example {path.name}` and edit it") from None
+        raise ConfigError(f"{path} is missing: run `make env`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     return parse(text, str(path))

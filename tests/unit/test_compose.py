@@ -189,6 +189,7 @@ def test_secrets_reach_only_who_needs_them(name: str) -> None:
             "PGBOUNCER_AUTH_PASSWORD",
         },
         "pgadmin": {"PGADMIN_DEFAULT_PASSWORD"},
+        "finder": {"POSTGRES_WRITER_PASSWORD"},
     }.get(name, {"POSTGRES_WRITER_PASSWORD", "SECRET_KEY"})
     service = SERVICES[name]
     handed = {match[1] for match in VARIABLE.finditer(json.dumps(service))}
@@ -200,9 +201,41 @@ def test_secrets_reach_only_who_needs_them(name: str) -> None:
 def test_no_secret_has_a_default_and_the_needed_ones_are_demanded() -> None:
     for match in VARIABLE.finditer(TEXT):
         if match[1] in SECRETS - {"PGADMIN_DEFAULT_PASSWORD"}:
-            assert match[2] == ":?", match[0]
+            # "?" and not ":?": with docker-compose.secrets.yml it is there, but empty.
+            assert match[2] == "?", match[0]
         if match[1] == "PGADMIN_DEFAULT_PASSWORD":  # its image refuses an empty one
             assert not match[3]
+
+
+def secret_variables(name: str) -> set[str]:
+    """The variables by which a service is handed a secret."""
+    return {
+        key
+        for key, value in SERVICES[name].get("environment", {}).items()
+        if SECRETS & {key, *(match[1] for match in VARIABLE.finditer(str(value)))}
+    }
+
+
+def test_with_files_no_secret_is_in_an_environment() -> None:
+    """docker-compose.secrets.yml: what the one file hands over, the other takes back."""
+    added = yaml.safe_load((ROOT / "docker-compose.secrets.yml").read_text())
+    for name in SERVICES:
+        override = added["services"].get(name, {"environment": {}, "secrets": []})
+        environment = override["environment"]
+        handed = secret_variables(name)
+        assert {key for key, value in environment.items() if value == ""} == handed
+        files = {key: value for key, value in environment.items() if value != ""}
+        assert set(files) == {f"{key}_FILE" for key in handed}
+        assert set(files.values()) == {f"/run/secrets/{secret}" for secret in override["secrets"]}
+        for key in handed:
+            names = {
+                match[1] for match in VARIABLE.finditer(str(SERVICES[name]["environment"][key]))
+            }
+            (secret,) = names or {key}
+            assert files[f"{key}_FILE"] == f"/run/secrets/{secret.lower()}"
+    assert added["secrets"] == {
+        secret.lower(): {"file": f"./secrets/{secret.lower()}"} for secret in SECRETS
+    }
 
 
 def test_every_variable_is_in_env_example() -> None:
@@ -233,7 +266,10 @@ def start_database(directory: Path, **environ: str) -> subprocess.CompletedProce
     image_entrypoint = directory / "docker-entrypoint.sh"
     image_entrypoint.write_text('#!/bin/sh\necho "$@"\n')
     image_entrypoint.chmod(0o755)
-    command = [part.replace("$$", "$") for part in SERVICES["database"]["entrypoint"]]
+    command = [
+        part.replace("$$", "$").replace("/wal_archive", str(directory / "wal_archive"))
+        for part in SERVICES["database"]["entrypoint"]
+    ]
     path = f"{directory}:/usr/bin:/bin"
     return subprocess.run(
         command, env={"PATH": path, **environ}, capture_output=True, text=True, timeout=30
@@ -256,11 +292,38 @@ def test_database_is_sized_by_its_memory(
     assert "config_file=/etc/postgresql/postgresql.conf" in arguments
 
 
-def test_database_refuses_the_placeholder(tmp_path: Path) -> None:
-    refused = start_database(tmp_path, POSTGRES_PASSWORD="CHANGE_ME", DATABASE_MEMORY_MB="4096")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "POSTGRES_PASSWORD is empty"),
+        ("change_me", "POSTGRES_PASSWORD still has the placeholder"),
+    ],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_database_refuses_empty_and_placeholder_passwords(
+    tmp_path: Path, value: str, message: str, in_file: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(value + "\n")
+    given = {"POSTGRES_PASSWORD_FILE": str(secret)} if in_file else {"POSTGRES_PASSWORD": value}
+    refused = start_database(tmp_path, DATABASE_MEMORY_MB="4096", **given)
     assert refused.returncode == 2
     assert refused.stdout == ""
-    assert refused.stderr.startswith("POSTGRES_PASSWORD still has the placeholder")
+    assert refused.stderr.startswith(message)
+    assert refused.stderr.count("\n") == 1
+
+
+def test_database_archives_its_log_when_told_where(tmp_path: Path) -> None:
+    given = {"POSTGRES_PASSWORD": "right", "DATABASE_MEMORY_MB": "4096"}
+    assert "archive_mode" not in start_database(tmp_path, **given).stdout
+    assert resolved(SERVICES["database"]["volumes"][1]) == "/dev/null:/wal_archive"
+    archive = tmp_path / "wal_archive"
+    refused = start_database(tmp_path, WAL_ARCHIVE_DIRECTORY="/srv/wal", **given)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("WAL_ARCHIVE_DIRECTORY is not writable")
+    archive.mkdir()
+    started = start_database(tmp_path, WAL_ARCHIVE_DIRECTORY="/srv/wal", **given)
+    assert "archive_mode=on" in started.stdout.split()
 
 
 def start_pgbouncer(directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -419,6 +419,8 @@ def test_the_owner_connects_directly(environ: dict[str, str]) -> None:
     assert loaded.owner is not None
     assert (loaded.owner.host, loaded.owner.port, loaded.owner.user) == ("direct", 5433, "root")
     assert loaded.role_passwords == config.RolePasswords(reader="r")
+    empty = environ | {"POSTGRES_READER_PASSWORD": ""}
+    assert "POSTGRES_READER_PASSWORD is empty" in refusal(load_initializer_config, empty)
     del environ["POSTGRES_OWNER_PASSWORD"]
     assert "POSTGRES_OWNER_USER is set without" in refusal(load_initializer_config, environ)
 

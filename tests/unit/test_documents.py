@@ -51,7 +51,7 @@ def test_tree_of_the_readme_is_that_of_the_repository() -> None:
     named |= set(re.findall(r"^  (\w+)/", inside, re.MULTILINE))
     there = {path.name for path in (ROOT / "src").iterdir() if path.name[0] not in "._"}
     assert named == there
-    for name in re.findall(r"[\w-]+\.(?:yml|txt|conf|example)", outside):
+    for name in re.findall(r"[\w.-]+\.(?:yml|txt|conf|example)", outside):
         assert (ROOT / name).exists(), name
 
 

@@ -48,7 +48,7 @@ def test_env_line_that_is_none_is_named(line: str) -> None:
 
 
 def test_missing_env_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cp env\.example \.env"):
+    with pytest.raises(ConfigError, match=r"run `make env`"):
         dotenv.read(tmp_path / ".env")
 
 
