@@ -60,7 +60,7 @@ def read_event_filter(own: Settings) -> dict[str, Any]:
     name = own.name("EVENT_FILTER")
     try:
         raw = json.loads(own.text("EVENT_FILTER", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} is not JSON ({error}): give a NIP-01 filter, or {{}}") from error
     if type(raw) is not dict:
         raise ConfigError(f"{name} is not a JSON object: give a NIP-01 filter, or {{}}")
@@ -73,7 +73,20 @@ def read_event_filter(own: Settings) -> dict[str, Any]:
         logger.warning(
             f"{LOG_WARNING} {fields('filter_keys_ignored', variable=name, keys=','.join(dropped))}"
         )
-    return {key: value for key, value in cleaned.items() if key not in _WINDOW_KEYS}
+    flt = {key: value for key, value in cleaned.items() if key not in _WINDOW_KEYS}
+    for key in flt:
+        if not all(map(_is_storable, flt[key])):
+            raise ConfigError(
+                f"{name}: filter key {key!r} has a value with NUL or half a surrogate pair, which "
+                "the archive cannot hold: leave it out"
+            )
+    return flt
+
+
+def _is_storable(value: object) -> bool:
+    """Whether jsonb can hold a number or text."""
+    text = str(value)
+    return "\0" not in text and text == text.encode(errors="ignore").decode()
 
 
 def read_priority_relays(own: Settings) -> Path:

@@ -161,3 +161,48 @@ async def test_a_configured_but_absent_tor_is_said_and_survived(
             assert await service.ends() == 0
     rows = await db.fetch("SELECT count(*) AS n FROM events")
     assert rows[0]["n"] == 20
+
+
+async def test_a_changed_filter_or_start_uses_no_proof_of_another(
+    database: Database, db: BigBrotr, tmp_path: Path
+) -> None:
+    start = 1_700_000_000
+    events = [
+        event
+        for kind in (1, 7)
+        for count, at in ((10, start), (20, start + 20))
+        for event in make_events(count, start=at, kind=kind)
+    ]
+    async with ScriptedRelay(events) as relay:
+        listed = tmp_path / "relays.txt"
+        listed.write_text(relay.url.url)
+
+        async def synchronize(flt: str, first: int) -> tuple[int, str]:
+            """How many events the archive has then, and what the program said."""
+            env = environment(
+                database,
+                SYNCHRONIZER_NUM_CORES=1,
+                SYNCHRONIZER_PRIORITY_RELAYS_PATH=listed,
+                SYNCHRONIZER_EVENT_FILTER=flt,
+                SYNCHRONIZER_START_TIMESTAMP=first,
+                SYNCHRONIZER_STOP_TIMESTAMP=start + 100,
+            )
+            code, output = await run("priority_synchronizer", env, "--once")
+            assert code == 0, output
+            rows = await db.fetch("SELECT count(*) AS n FROM events")
+            return rows[0]["n"], output
+
+        archived, output = await synchronize('{"kinds": [7], "color": "red"}', start + 15)
+        assert archived == 20
+        assert "filter_keys_ignored variable=SYNCHRONIZER_EVENT_FILTER keys=color" in output
+        assert (await synchronize('{"kinds": [7]}', start))[0] == 30
+        assert (await synchronize("{}", start + 15))[0] == 50
+        asked = len(relay.requests)
+        assert (await synchronize("{}", start))[0] == 60
+        assert all(flt["until"] <= start + 16 for flt in relay.requests[asked:])
+        # Neither the filter's other spelling nor its dropped key makes it another filter.
+        asked = len(relay.requests)
+        assert (await synchronize('{"kinds": [7, 7], "x": 1}', start + 15))[0] == 60
+        assert len(relay.requests) == asked
+    hashes = await db.fetch("SELECT filter FROM sync_filters")
+    assert len(hashes) == 2

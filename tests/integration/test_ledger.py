@@ -122,6 +122,40 @@ async def test_progress_of_a_clock_that_was_ahead_ends_at_the_present(db: BigBro
     assert 1_000 <= row["covered_seconds"] < 1_100
 
 
+async def test_progress_says_all_of_a_relay_that_is_behind(db: BigBrotr) -> None:
+    await edited(db, "{[1000,1500), [1600,2000)}", updated_at=int(time.time()))
+    await db.execute("UPDATE sync_coverage SET target = '[1000,2000)', verified_at = 1234")
+    await db.run_in_transaction(
+        lambda conn: ledger.record_gaps(
+            conn, RELAY.url, NAME, [Gap(Window(1_500, 1_529), "blocked", "go away")]
+        )
+    )
+    await db.execute(
+        "INSERT INTO relay_tasks (purpose, relay_url, last_outcome, learnt, updated_at) "
+        """VALUES ('sync', $1, 'blocked', '{"lanes": 1, "order": "oldest-first"}', 1)""",
+        RELAY.url,
+    )
+    assert await ledger.progress(db, NAME) == {
+        "relays": 1,
+        "complete": 0,
+        "with_gaps": 1,
+        "behind": [
+            {
+                "relay_url": RELAY.url,
+                "proven_percent": 90.0,
+                "gaps": 1,
+                "gap_seconds": 30,
+                "target_from": 1_000,
+                "target_until": 1_999,
+                "verified_at": 1_234,
+                "last_outcome": "blocked",
+                "learnt": {"lanes": 1, "order": "oldest-first"},
+            }
+        ],
+    }
+    assert (await ledger.progress(db, filter_hash({"kinds": [1]})))["relays"] == 0
+
+
 async def test_coverage_of_one_filter_is_none_of_another(db: BigBrotr) -> None:
     now = int(time.time())
     await edited(db, "{[1000,2000)}", updated_at=now)

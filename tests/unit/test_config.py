@@ -308,7 +308,12 @@ def test_the_event_filter_keeps_what_nip_01_knows(
 
 
 @pytest.mark.parametrize(
-    "value", ["{kinds: [1]}", "[1]", '"kinds"', '{"kinds": "1"}', '{"authors": ["npub1x"]}', "{"]
+    "value",
+    [
+        *("{kinds: [1]}", "[1]", '"kinds"', '{"kinds": "1"}', '{"authors": ["npub1x"]}', "{"),
+        *('{"#t": ["\\u0000"]}', '{"#t": ["nostr", "x\\ud800"]}', "[" * 50_000),
+        *('{"kinds": [NaN]}', '{"kinds": [1.0]}', '{"#t": []}'),
+    ],
 )
 def test_event_filters_that_are_none(environ: dict[str, str], value: str) -> None:
     environ["SYNCHRONIZER_EVENT_FILTER"] = value
