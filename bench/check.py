@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from coincurve import PublicKeyXOnly
 
 from bench.dataset import load
 from nostr.connection import Dialer, EndKind, Page, PageEnd
-from nostr.events import SignedEvent, parse_event, storage_obstacle, verify_signatures
+from nostr.events import SignedEvent, verify_signatures
 from nostr.filters import matcher
 from nostr.messages import decode_message
 from nostr.urls import RelayUrl
@@ -100,9 +99,7 @@ def peer(events: Sequence[SignedEvent], check: Check) -> str:
     return answer(clock, len(events))
 
 
-async def ours(
-    events: Sequence[SignedEvent], port: int, known: float, lanes: int, threads: int
-) -> str:
+async def ours(events: Sequence[SignedEvent], port: int, known: float, lanes: int) -> str:
     """Ours: received over a WebSocket, decoded, checked; `known` of the ids are in the archive."""
     stored = {event.id for event in events[: round(len(events) * known)]}
 
@@ -111,27 +108,26 @@ async def ours(
 
     starts = iter(range(events[0].created_at, events[-1].created_at + 1, PAGE))
     counts = {"new": 0, "known": 0}
-    with ThreadPoolExecutor(threads) as executor:
-        checker = PageChecker(known_ids, executor)
-        await _refuses_altered(checker, events[0])
-        dialer = Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0)
-        url = RelayUrl.parse(f"ws://127.0.0.1:{port}", allow_private=True)
-        connection = await dialer.connect(url, prefer_scheme="ws")
-        late: list[float] = []
-        ticker = asyncio.create_task(_tick(late))
+    checker = PageChecker(known_ids)
+    await _refuses_altered(checker, events[0])
+    dialer = Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0)
+    url = RelayUrl.parse(f"ws://127.0.0.1:{port}", allow_private=True)
+    connection = await dialer.connect(url, prefer_scheme="ws")
+    late: list[float] = []
+    ticker = asyncio.create_task(_tick(late))
 
-        async def lane() -> None:
-            for start in starts:
-                request = {"since": start, "until": start + PAGE - 1, "limit": PAGE}
-                page = await connection.page(request, idle_timeout=30, max_events=10 * PAGE)
-                checked = await checker.check(page, request)
-                counts["new"] += len(checked.new)
-                counts["known"] += len(checked.known)
+    async def lane() -> None:
+        for start in starts:
+            request = {"since": start, "until": start + PAGE - 1, "limit": PAGE}
+            page = await connection.page(request, idle_timeout=30, max_events=10 * PAGE)
+            checked = await checker.check(page, request)
+            counts["new"] += len(checked.new)
+            counts["known"] += len(checked.known)
 
-        with Clock() as clock:
-            await asyncio.gather(*(lane() for _ in range(lanes)))
-        ticker.cancel()
-        await connection.close()
+    with Clock() as clock:
+        await asyncio.gather(*(lane() for _ in range(lanes)))
+    ticker.cancel()
+    await connection.close()
     assert counts == {"new": len(events) - len(stored), "known": len(stored)}, counts
     late.sort()
     return answer(
@@ -149,13 +145,10 @@ def steps(events: Sequence[SignedEvent]) -> str:
             work()
         shares[name] = clock.cpu
 
-    step("decode the frame", lambda: [decode_message(frame) for frame in frames])
-    objects = [orjson.loads(frame)[2] for frame in frames]
-    step("shape and id", lambda: [parse_event(found) for found in objects])
+    step("decode the frame, shape and id", lambda: [decode_message(frame) for frame in frames])
     step("signature", lambda: verify_signatures(events))
     matches = matcher({"since": 0, "until": 2**40, "limit": PAGE})
     step("filter", lambda: [matches(event) for event in events])
-    step("storable?", lambda: [storage_obstacle(event) for event in events])
     return json.dumps({"steps": shares, "events": len(events)})
 
 
@@ -197,9 +190,9 @@ def main(case: str, path: str, port: str) -> str | Awaitable[str]:
         case ["steps"]:
             collect_rarely()
             return steps(events)
-        case ["ours", known, lanes, threads]:
+        case ["ours", known, lanes]:
             collect_rarely()
-            return ours(events, int(port), float(known), int(lanes), int(threads))
+            return ours(events, int(port), float(known), int(lanes))
     raise SystemExit(f"no such case: {case}")
 
 

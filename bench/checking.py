@@ -6,9 +6,8 @@ from bench.processes import Ran, run_module
 from bench.settings import Amounts
 from bench.stage import events_file, relay
 
-# Share of known ids, pages in flight, threads for signatures.
-NEW, KNOWN = "ours:0:4:2", "ours:0.6:4:2"
-ONE_THREAD = "ours:0:4:1"
+# Share of known ids, pages in flight.
+NEW, KNOWN = "ours:0:4", "ours:0.6:4"
 PEERS = ("signature", "nostr-tools", "nostr-sdk")
 _MICRO = 1_000_000
 
@@ -16,7 +15,7 @@ _MICRO = 1_000_000
 def measure(amounts: Amounts) -> Point:
     """Every case in turn, as often as there are runs."""
     path = events_file("steady", steady(amounts.check_events))
-    cases = (NEW, KNOWN, ONE_THREAD, *PEERS)
+    cases = (NEW, KNOWN, *PEERS)
     found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     steps: list[dict[str, float]] = []
     with relay(path) as running:
@@ -45,12 +44,6 @@ def measure(amounts: Amounts) -> Point:
             Figure("the same, 60 % already known", unit, known, limit, 0.6),
             Figure("receive and check a new event", unit, new, tools),
             Figure("receive and check a new event", unit, new, sdk),
-            Figure(
-                "wall clock, two signature threads",
-                "µs/event",
-                series("two threads", NEW, "wall"),
-                series("one thread", ONE_THREAD, "wall"),
-            ),
         ),
         facts={
             "signature_without_key_us": series("", "signature", "without_key").value,
@@ -62,8 +55,6 @@ def measure(amounts: Amounts) -> Point:
             ).value,
             "check_us": new.value,
             "check_known_us": known.value,
-            "cores_busy": sum(run["cpu"] for run in found[NEW])
-            / sum(run["wall"] for run in found[NEW]),
         },
         bars={
             "µs of CPU to receive and check an event": {

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from errors import DatabaseUnavailable, RelayError
 from event_rows import known_ids, write_events
 from logging_config import fields
 from nostr.connection import Dialer, EndKind, Page, PageEnd
+from nostr.events import SignedEvent
 from nostr.filters import filter_hash
 from nostr.urls import from_relay
 from sync import ledger
@@ -77,8 +77,7 @@ async def insert_batch(
     hold go to events_raw. Nothing is dropped silently.
     """
     page = Page(PageEnd(EndKind.EOSE), tuple(batch), malformed=0, received_bytes=0)
-    with ThreadPoolExecutor(1, thread_name_prefix="signatures") as executor:
-        checked = await PageChecker(partial(known_ids, bigbrotr), executor).check(page, {})
+    checked = await PageChecker(partial(known_ids, bigbrotr)).check(page, {})
     written = await bigbrotr.run_in_transaction(
         lambda connection: write_events(
             connection,
@@ -151,7 +150,9 @@ async def process_batch(client: Client, filter: Filter) -> RawEventBatch:
     async with await _dialer(client).connect(relay) as connection:
         page = await connection.page(flt, idle_timeout=_timeout(client), max_events=limit)
     for obj in page.events:
-        if type(obj) is dict:
+        if type(obj) is SignedEvent:
+            batch.append(obj._asdict())
+        elif type(obj) is dict:
             batch.append(obj)
     batch.end = page.end
     return batch
@@ -189,18 +190,17 @@ async def synchronize_client(
         idle_timeout=_timeout(client),
         secret_key=secret_key,
     )
-    with ThreadPoolExecutor(1, thread_name_prefix="signatures") as executor:
-        session = RelaySession(
-            bigbrotr,
-            _dialer(client),
-            PageChecker(partial(known_ids, bigbrotr), executor),
-            from_relay(client.relay),
-            selection,
-            target,
-            settings,
-            RelayModel(),
-        )
-        return await session.run()
+    session = RelaySession(
+        bigbrotr,
+        _dialer(client),
+        PageChecker(partial(known_ids, bigbrotr)),
+        from_relay(client.relay),
+        selection,
+        target,
+        settings,
+        RelayModel(),
+    )
+    return await session.run()
 
 
 def _dialer(client: Client) -> Dialer:

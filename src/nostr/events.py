@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import orjson
 from coincurve import PublicKeyXOnly
 
 from errors import EventRefused, MessageMalformed
@@ -28,6 +30,8 @@ __all__ = [
     "encode_event",
     "event_id",
     "parse_event",
+    "parse_thoroughly",
+    "plain_event",
     "storage_obstacle",
     "verify_signatures",
 ]
@@ -52,12 +56,56 @@ class SignedEvent(NamedTuple):
     sig: str
 
 
+def plain_event(obj: object) -> SignedEvent | None:
+    """What parse_event returns, for all but the rarest events, in half the time; None where
+    parse_event has to look: at what is wrong, or at spellings and values that few events have.
+
+    What it returns has no storage_obstacle.
+    """
+    try:
+        fields = _FIELDS(obj)  # type: ignore[arg-type]
+        id_, pubkey, created_at, kind, tags, content, sig = fields
+        if (
+            type(created_at) is not int
+            or not 0 <= created_at <= _MAX_BIGINT
+            or type(kind) is not int
+            or not 0 <= kind <= MAX_KIND
+            or kind == AUTH_KIND
+            or type(content) is not str
+            or len(pubkey) != _KEY_LENGTH
+            or len(sig) != _SIGNATURE_LENGTH
+            or bytes.fromhex(digits := pubkey + sig).hex() != digits
+            or type(tags) is not list
+        ):
+            return None
+        for tag in tags:
+            if type(tag) is not list:
+                return None
+            "".join(tag)  # raises TypeError for all but strings
+        text = orjson.dumps((0, pubkey, created_at, kind, tags, content))
+    except (KeyError, TypeError, ValueError):
+        return None
+    if sha256(text).hexdigest() != id_ or _NUL in text:
+        return None
+    # As _make does, without its check of the number of fields.
+    return tuple.__new__(SignedEvent, fields)
+
+
 def parse_event(obj: object) -> SignedEvent:
-    """The event in a decoded JSON object, its shape and id checked, its signature not yet.
+    """The event in a decoded JSON object (or one that was parsed already), its shape and id
+    checked, its signature not yet.
 
     Raises EventRefused with the reason "malformed", "auth-event" (kind 22242 is never stored,
     NIP-42) or "wrong-id".
     """
+    if type(obj) is SignedEvent:
+        return obj
+    plain = plain_event(obj)
+    return parse_thoroughly(obj) if plain is None else plain
+
+
+def parse_thoroughly(obj: object) -> SignedEvent:
+    """parse_event without the short way of plain_event."""
     if type(obj) is not dict:
         raise EventRefused("malformed", "not an object")
     try:
@@ -85,8 +133,8 @@ def parse_event(obj: object) -> SignedEvent:
 
 
 def verify_signatures(events: Sequence[SignedEvent]) -> list[bool]:
-    """Whether each event's BIP-340 signature is its author's. Meant for a thread: libsecp256k1
-    runs without the interpreter lock."""
+    """Whether each event's BIP-340 signature is its author's. libsecp256k1 runs without the
+    interpreter lock."""
     return [_signature_is_right(event) for event in events]
 
 
@@ -190,6 +238,9 @@ def _value_obstacle(value: object) -> str | None:
     return None
 
 
+_NUL = b"\\u0000"  # or a backslash before "u0000", which is rare too
+_KEY_LENGTH, _SIGNATURE_LENGTH = 64, 128  # hex digits
+_FIELDS = itemgetter(*SignedEvent._fields)
 _LISTS = frozenset({list})
 _HEX_KEY = re.compile("[0-9a-f]{64}").fullmatch
 _HEX_ID = _HEX_KEY

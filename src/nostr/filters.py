@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import reduce
 from hashlib import sha256
 from typing import Any
 
@@ -58,11 +59,15 @@ def matcher(flt: Mapping[str, Any]) -> Matcher:
     """A function that tells whether the filter selects an event, for many events."""
     tests = [_TESTS[key](value) for key, value in flt.items() if key in _TESTS]
     tests += [_tag_test(key[1:], value) for key, value in flt.items() if _TAG_KEY(key)]
+    return reduce(_both, tests) if tests else _anything
 
-    def selects(event: SignedEvent) -> bool:
-        return all(test(event) for test in tests)
 
-    return selects
+def _anything(event: SignedEvent) -> bool:
+    return True
+
+
+def _both(one: Matcher, other: Matcher) -> Matcher:
+    return lambda event: one(event) and other(event)
 
 
 def _id_test(ids: list[str]) -> Matcher:

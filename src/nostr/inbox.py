@@ -49,10 +49,11 @@ class Inbox:
         except MessageMalformed:
             self.take_malformed(len(frame))
             return
+        if type(message) is messages.EventMessage:
+            subscription, event = message
+            if self._take_event(subscription, event, len(frame)):
+                return
         match message:
-            case messages.EventMessage(subscription, event):
-                if self._take_event(subscription, event, len(frame)):
-                    return
             case messages.Eose(subscription, hint):
                 self._end_page(subscription, PageEnd(EndKind.EOSE, hint=hint))
             case messages.Closed():

@@ -31,7 +31,7 @@ class PageEnd:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one REQ brought: decoded event objects in the order of their arrival, not checked.
+    """What one REQ brought: the events as EventMessage has them, in the order of their arrival.
     `malformed` counts frames in the meantime that were no messages; `received_bytes` counts the
     text of the page's events, `rtt` the milliseconds to its first answer of any kind. `late` are
     events that came after EOSE, within the round trip that a small page is given."""

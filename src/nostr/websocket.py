@@ -26,6 +26,8 @@ CLOSE_SECONDS = 2.0
 ROUND_TRIP_SECONDS = 5.0
 MAX_STRAY_BYTES = 64 * 1024 * 1024  # a relay that sends more than this unasked is left
 
+_TEXT = WSMsgType.TEXT  # of an enum, a member costs a search each time
+
 T = TypeVar("T")
 
 
@@ -283,7 +285,7 @@ class RelayConnection:
         try:
             while self._inbox.stray_bytes <= MAX_STRAY_BYTES:
                 frame = await self._websocket.receive()
-                if frame.type is WSMsgType.TEXT:
+                if frame.type is _TEXT:
                     self._inbox.take(frame.data)
                 elif frame.type is WSMsgType.BINARY:
                     self._inbox.take_malformed(len(frame.data))

@@ -11,7 +11,6 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
@@ -75,7 +74,6 @@ class SynchronizerService:
         self._failures = RelayFailureTracker(logger=logger)
         self._dispatcher: Dispatcher | None = None
         self._progress: dict[str, object] = {}
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="signatures")
         # Somebody who wants the events up to a certain second wants no later ones.
         live = live and config.stop_timestamp == -1
         self._tails = LiveTails(self._live_context(), self._owner) if live else None
@@ -84,7 +82,7 @@ class SynchronizerService:
         return LiveContext(
             self._db,
             dialer_for(self._config),
-            PageChecker(partial(known_ids, self._db), self._executor),
+            PageChecker(partial(known_ids, self._db)),
             self._config.event_filter,
             session_settings(self._config, RelayLimits()),
         )
@@ -107,7 +105,6 @@ class SynchronizerService:
                 async with asyncio.timeout(_RELEASE_SECONDS):
                     await leases.release_owner(self._db, self._owner)
         await self._db.close()
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor where it is configured."""

@@ -1,7 +1,6 @@
 """What a synchronizer's main process hands to its workers, and the worker's side of it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +19,6 @@ from sync.relay_model import LANES, RelayModel
 from sync.session import RelaySession, SessionReport
 from sync.windows import Window
 
-# libsecp256k1 releases the GIL: one thread checks while another is handed its page.
-_SIGNATURE_THREADS = 2
-
 
 @dataclass(frozen=True, slots=True)
 class SyncTask:
@@ -38,14 +34,12 @@ class SyncTask:
 async def open_worker(
     config: SynchronizerConfig,
 ) -> AsyncIterator[Callable[[SyncTask], Awaitable[SessionReport]]]:
-    """A worker's database pool, threads and dialer; the value synchronizes one relay."""
+    """A worker's database pool and dialer; the value synchronizes one relay."""
     db = BigBrotr.from_config(config.database)
     await connect_bigbrotr_with_retry(db)
-    executor = ThreadPoolExecutor(_SIGNATURE_THREADS, thread_name_prefix="signatures")
     try:
-        yield partial(_synchronize, config, db, PageChecker(partial(known_ids, db), executor))
+        yield partial(_synchronize, config, db, PageChecker(partial(known_ids, db)))
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
         await db.close()
 
 

@@ -1,7 +1,6 @@
 """Running one synchronization session against a relay, and reading back what it left."""
 
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -19,13 +18,6 @@ from sync.session import RelaySession, SessionReport
 from sync.windows import Window, subtract
 
 
-@asynccontextmanager
-async def signature_threads() -> AsyncIterator[ThreadPoolExecutor]:
-    executor = ThreadPoolExecutor(2)
-    yield executor
-    executor.shutdown(wait=False)
-
-
 async def synchronize(
     db: BigBrotr,
     url: str,
@@ -36,31 +28,29 @@ async def synchronize(
     **settings: Any,
 ) -> SessionReport:
     """One session with a relay on the loopback interface."""
-    async with signature_threads() as executor:
-        session = RelaySession(
-            db,
-            Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0),
-            PageChecker(partial(known_ids, db), executor),
-            RelayUrl.parse(url, allow_private=True),
-            flt or {},
-            target,
-            SessionSettings(**{"idle_timeout": 5.0, **settings}),
-            model or RelayModel(),
-        )
-        return await session.run()
+    session = RelaySession(
+        db,
+        Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0),
+        PageChecker(partial(known_ids, db)),
+        RelayUrl.parse(url, allow_private=True),
+        flt or {},
+        target,
+        SessionSettings(**{"idle_timeout": 5.0, **settings}),
+        model or RelayModel(),
+    )
+    return await session.run()
 
 
 @asynccontextmanager
 async def context(db: BigBrotr, **settings: Any) -> AsyncIterator[LiveContext]:
     """What live subscriptions share, for relays on the loopback interface."""
-    async with signature_threads() as executor:
-        yield LiveContext(
-            db,
-            Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0),
-            PageChecker(partial(known_ids, db), executor),
-            {},
-            SessionSettings(**settings),
-        )
+    yield LiveContext(
+        db,
+        Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0),
+        PageChecker(partial(known_ids, db)),
+        {},
+        SessionSettings(**settings),
+    )
 
 
 async def archived(db: BigBrotr, url: str) -> set[str]:

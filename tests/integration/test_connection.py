@@ -51,7 +51,7 @@ async def test_a_page_brings_the_events_in_order_and_ends_in_eose():
     events = make_events(20)
     async with ScriptedRelay(events) as relay:
         page = await read_from(relay)
-        assert list(page.events) == relay.matching({})
+        assert [event._asdict() for event in page.events] == relay.matching({})
     assert page.end.kind is EndKind.EOSE
     assert page.end.hint == ""
     assert page.received_bytes > 20 * 300
@@ -156,7 +156,7 @@ async def test_events_after_the_eose_of_a_page_that_had_some_are_kept():
             late = connection.take_late()
             assert (len(large.events), len(large.late), len(late)) == (8, 0, 7)
             assert connection.take_late() == ()
-    assert {event["id"] for event in (*large.events, *late)} == {event["id"] for event in events}
+    assert {event.id for event in (*large.events, *late)} == {event["id"] for event in events}
 
 
 async def test_garbage_is_counted_and_harmless():
@@ -239,7 +239,7 @@ async def test_many_pages_at_once_do_not_mix():
         windows = [{"since": START + n, "until": START + n + 9} for n in range(0, 60, 10)]
         pages = await asyncio.gather(*(read(connection, window) for window in windows))
         for window, page in zip(windows, pages, strict=True):
-            assert list(page.events) == relay.matching(window)
+            assert [event._asdict() for event in page.events] == relay.matching(window)
 
 
 async def test_an_event_with_numbers_beyond_64_bits_arrives_exactly():
@@ -542,7 +542,7 @@ async def test_a_local_relay_of_nostr_sdk(local_relay: StartRelay):
         new = make_event(created_at=START + 99, content="new")
         assert (await connection.publish(new, timeout=2)).accepted
     assert page.end.kind is EndKind.EOSE
-    assert {event["id"] for event in page.events} == {event["id"] for event in events}
+    assert {event.id for event in page.events} == {event["id"] for event in events}
 
 
 async def test_a_local_relay_of_nostr_sdk_that_wants_auth(local_relay: StartRelay):
@@ -568,7 +568,7 @@ async def test_a_nostr_relay(nostr_relay: StartRelay):
     ) as connection:
         page = await read(connection)
     assert page.end.kind is EndKind.EOSE
-    assert {event["id"] for event in page.events} == {event["id"] for event in events}
+    assert {event.id for event in page.events} == {event["id"] for event in events}
 
 
 async def test_an_eose_before_the_relay_leaves_is_no_empty_answer() -> None:

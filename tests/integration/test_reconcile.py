@@ -10,7 +10,7 @@ import pytest
 
 from bigbrotr import BigBrotr
 from components.relays import StartRelay
-from components.sessions import archived, gaps, signature_threads, synchronize, true_ids, unproven
+from components.sessions import archived, gaps, synchronize, true_ids, unproven
 from event_rows import known_ids
 from nostr.connection import Dialer
 from nostr.filters import filter_hash
@@ -63,19 +63,18 @@ async def bench(
     **settings: Any,
 ) -> AsyncIterator[Bench]:
     await ledger.register_filter(db, filter_hash(flt or {}), flt or {})
-    async with signature_threads() as executor:
-        ready = Bench(
-            db,
-            PageChecker(partial(known_ids, db), executor),
-            url,
-            flt or {},
-            SessionSettings(**{"idle_timeout": 2.0, **settings}),
-            model or RelayModel(),
-        )
-        try:
-            yield ready
-        finally:
-            await ready.asker.close()
+    ready = Bench(
+        db,
+        PageChecker(partial(known_ids, db)),
+        url,
+        flt or {},
+        SessionSettings(**{"idle_timeout": 2.0, **settings}),
+        model or RelayModel(),
+    )
+    try:
+        yield ready
+    finally:
+        await ready.asker.close()
 
 
 async def test_local_relay_from_end_to_end(db: BigBrotr, local_relay: StartRelay) -> None:

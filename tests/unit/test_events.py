@@ -16,6 +16,8 @@ from nostr.events import (
     decode_json,
     encode_event,
     parse_event,
+    parse_thoroughly,
+    plain_event,
     storage_obstacle,
     verify_signatures,
 )
@@ -283,6 +285,59 @@ def test_no_value_raises_anything_but_our_error(value: object, member: str):
         except EventRefused:
             continue
         assert event._replace(sig=good["sig"]) == parse_event(good)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+NEARLY_RIGHT = st.sampled_from(
+    [
+        *(PUBKEY.upper(), PUBKEY[:-1] + "\n", PUBKEY[:-1] + "é", "f" * 128, "a b" + "f" * 125),
+        *(" " * 64, b"\0", list(PUBKEY), True, 1.0, -1, 22_242, 65_536, 2**63 - 1, 2**63, 2**64),
+        *(["ab"], [{"a": "b"}], [["a"], ("b",)], [["\ud800"]], "\udfff", "\0", "\\u0000", "\x7f"),
+    ]
+)
+
+
+@given(
+    st.lists(st.lists(TEXT, max_size=3), max_size=3),
+    TEXT,
+    st.sampled_from(["", *good_event()]),
+    JSON | NEARLY_RIGHT,
+    st.booleans(),
+)
+def test_the_short_way_says_what_the_long_one_says(
+    tags: list[list[str]], content: str, member: str, value: object, signed: bool
+):
+    change = {member: value} if member else {}
+    given_members = {"tags": tags, "content": content}
+    try:
+        obj = good_event(**given_members | change) if signed else good_event(**given_members)
+    except TypeError:  # nothing that orjson would write
+        obj = good_event(**given_members)
+    obj |= change
+    plain = plain_event(obj)
+    if plain is not None:
+        assert plain == parse_thoroughly(obj)
+        assert list(map(type, plain)) == list(map(type, parse_thoroughly(obj)))
+        assert storage_obstacle(plain) is None
+
+
+@pytest.mark.parametrize("member", [*good_event()])
+def test_the_short_way_misses_no_member(member: str):
+    event = good_event(tags=[["t", "nostr"], []], content="é\n\\")
+    assert plain_event(event) == parse_thoroughly(event)
+    del event[member]
+    assert plain_event(event) is None
+
+
+def test_a_message_holds_what_the_event_alone_would_be():
+    event = good_event(tags=[["t", "nostr"]])
+    assert received(orjson.dumps(event)) == parse_thoroughly(event)
+    odd = good_event(content="\0")
+    assert received(orjson.dumps(odd)) == odd
 
 
 def test_an_event_that_we_write_is_right():
