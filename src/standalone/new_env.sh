@@ -1,6 +1,7 @@
 #!/bin/sh
 # `make env`: env.example as .env, with random passwords and a new Nostr keypair. With the argument
-# "secrets" these go into files of ./secrets, for docker-compose.secrets.yml, and .env names them.
+# "secrets" these go into files of ./secrets, for docker-compose.secrets.yml; in .env the passwords
+# stay the placeholder, with which nothing starts unless that file replaces it.
 # Needs openssl and nothing of BigBrotr: a server with Docker may have no Python.
 set -eu
 umask 077
@@ -17,7 +18,10 @@ secret() {
         printf '%s\n' "$2" >"$file"
         # Containers of different users read it; the folder is closed to others.
         chmod 644 "$file"
-        printf '%s=\n%s_FILE=%s\n' "$1" "$1" "$file"
+        case $line in
+            *=CHANGE_ME) printf '%s_IN_%s\n' "$line" "$file" ;;
+            *) printf '%s\n' "$line" ;;
+        esac
     else
         printf '%s=%s\n' "$1" "$2"
     fi

@@ -201,8 +201,7 @@ def test_secrets_reach_only_who_needs_them(name: str) -> None:
 def test_no_secret_has_a_default_and_the_needed_ones_are_demanded() -> None:
     for match in VARIABLE.finditer(TEXT):
         if match[1] in SECRETS - {"PGADMIN_DEFAULT_PASSWORD"}:
-            # "?" and not ":?": with docker-compose.secrets.yml it is there, but empty.
-            assert match[2] == "?", match[0]
+            assert match[2] == ":?", match[0]
         if match[1] == "PGADMIN_DEFAULT_PASSWORD":  # its image refuses an empty one
             assert not match[3]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from config import load_initializer_config, load_monitor_config
+from errors import ConfigError
 from nostr.keys import public_key
 from standalone import dotenv
 from standalone.run import make_plan
@@ -79,16 +80,20 @@ def test_an_existing_one_is_left_alone(clone: Path) -> None:
     assert not (clone / ".env.new").exists()
 
 
-def test_secrets_in_files(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_in_files(clone: Path) -> None:
     done = make_env(clone, "SECRETS=1")
     assert done.returncode == 0, done.stderr
     written = dict(dotenv.read(clone / ".env"))
     assert written["COMPOSE_FILE"] == "docker-compose.yml:docker-compose.secrets.yml"
-    files = {name: value for name, value in written.items() if name.endswith("_FILE")}
-    del files["COMPOSE_FILE"]
-    assert {name.removesuffix("_FILE") for name in files} == secrets_of(written).keys()
-    assert set(secrets_of(written).values()) == {""}
-    assert set(files.values()) == {f"secrets/{path.name}" for path in (clone / "secrets").iterdir()}
+    # With what is left in .env nothing starts, should docker-compose.secrets.yml be forgotten.
+    left = secrets_of(written)
+    assert left.pop("SECRET_KEY") == left.pop("PGADMIN_DEFAULT_PASSWORD") == ""
+    assert left == {name: f"CHANGE_ME_IN_secrets/{name.lower()}" for name in left}
+    assert {path.name for path in (clone / "secrets").iterdir()} == {
+        name.lower() for name in secrets_of(written)
+    }
+    with pytest.raises(ConfigError, match="still has the placeholder"):
+        make_plan(written, clone)
     assert (clone / "secrets").stat().st_mode & 0o777 == 0o700
     text = (clone / ".env").read_text()
     for path in (clone / "secrets").iterdir():
@@ -96,11 +101,11 @@ def test_secrets_in_files(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert path.stat().st_mode & 0o777 == 0o644  # users 999, 1000 and 5050 read them
         assert path.read_text().strip() not in text
 
-    monkeypatch.chdir(clone)
-    keypair = load_monitor_config({**written, "POSTGRES_HOST": "h"}).keypair
-    assert keypair
-    assert keypair.secret_key == (clone / "secrets/secret_key").read_text().strip()
-    assert make_plan(written, clone).passwords.owner
+    files = {f"{name}_FILE": f"{clone}/secrets/{name.lower()}" for name in secrets_of(written)}
+    given = {name: written[name] for name in ("POSTGRES_USER", "PUBLIC_KEY")}
+    loaded = load_monitor_config({**given, **files, "POSTGRES_HOST": "h"})
+    assert loaded.keypair
+    assert loaded.keypair.secret_key == (clone / "secrets/secret_key").read_text().strip()
 
     (clone / ".env").unlink()
     refused = make_env(clone, "SECRETS=1")
