@@ -1,9 +1,12 @@
 """One PostgreSQL and one PgBouncer for the test session, a fresh migrated database per test."""
 
 import asyncio
+import os
+import re
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -199,6 +202,27 @@ class Cluster:
         self.pgbouncer.stop()
         self.postgres.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run_client(cluster: Cluster, database: Database, program: str, *arguments: str) -> str:
+    """The output of one of PostgreSQL's programs, run as the owner."""
+    command = [str(cluster.postgres.binaries.folder / program), "-w", "-h", "127.0.0.1"]
+    command += ["-p", str(database.direct_port), "-U", database.owner_user]
+    done = subprocess.run(
+        [*command, "-d", database.dbname, *arguments],
+        env=os.environ | {"PGPASSWORD": database.owner_password},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def schema_of(cluster: Cluster, database: Database) -> str:
+    """The schema as SQL, to be compared."""
+    dump = run_client(cluster, database, "pg_dump", "--schema-only")
+    # Newer clients write a random key into \restrict lines.
+    return re.sub(r"^\\(un)?restrict .*\n", "", dump, flags=re.MULTILINE)
 
 
 def run_apart(work: Callable[[], Awaitable[T]]) -> T:

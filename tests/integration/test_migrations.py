@@ -13,7 +13,8 @@ import asyncpg
 import pytest
 
 from bigbrotr import BigBrotr
-from components.databases import Cluster, Database
+from components.databases import Cluster, Database, schema_of
+from components.services import environment, run
 from config_types import DatabaseConfig, RolePasswords
 from errors import AccessDenied, DatabaseUnavailable, SchemaMismatch
 from migrate import INIT_DIRECTORY, check_schema, migrate, read_migrations
@@ -34,6 +35,58 @@ def owner_config(database: Database) -> DatabaseConfig:
 
 def as_owner(database: Database) -> BigBrotr:
     return BigBrotr.from_config(replace(owner_config(database), min_pool=1))
+
+
+# Since then there is something to keep.
+OLDEST_WITH_TABLES = 11
+
+
+async def written_state(conn: asyncpg.Connection) -> dict[str, list[str]]:
+    """Every row of the tables that an old archive has, column by column as it had them."""
+    tables = await conn.fetch(
+        """
+        SELECT table_name, string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position)
+               AS columns
+        FROM information_schema.columns JOIN information_schema.tables USING (table_name)
+        WHERE columns.table_schema = 'public' AND table_type = 'BASE TABLE'
+          AND table_name <> 'schema_version'
+        GROUP BY table_name
+        """
+    )
+    return {
+        f"{row['table_name']} ({row['columns']})": await rows_of(
+            conn, row["table_name"], row["columns"]
+        )
+        for row in tables
+    }
+
+
+async def rows_of(conn: asyncpg.Connection, table: str, columns: str) -> list[str]:
+    rows = await conn.fetch(f"SELECT ({columns})::text AS content FROM {table}")
+    return sorted(row["content"] for row in rows)
+
+
+async def fill(conn: asyncpg.Connection) -> None:
+    """Rows in every table that version 11 has, through its own functions where it has them."""
+    event, other = "a" * 64, "b" * 64
+    await conn.execute(
+        f"""
+        SELECT insert_event('{event}', '{event}', 5, 1, '[["t","x"]]', 'hello', repeat('c', 128),
+                            'wss://a.example', 'clearnet', 9);
+        SELECT insert_raw_events(ARRAY['{other}'], ARRAY['\\x7b7d'::bytea], ARRAY['nul'],
+                                 'wss://a.example', 9);
+        SELECT insert_relay_metadata('wss://a.example', 'clearnet', 1, 7, '{{"name": "a"}}',
+                                     '{{"openable": true, "readable": true, "writable": false}}');
+        INSERT INTO refused_events VALUES ('wss://a.example', 'wrong-id', 3, 9);
+        INSERT INTO sync_filters VALUES ('{event}', '{{}}');
+        INSERT INTO sync_coverage VALUES ('wss://a.example', '{event}', '{{[0,5),[7,9)}}', '[0,9)',
+                                          9, 8, 2);
+        INSERT INTO sync_gaps VALUES ('wss://a.example', '{event}', '[5,7)', 'saturated', '', 8, 9);
+        INSERT INTO relay_tasks (purpose, relay_url, updated_at)
+        VALUES ('sync', 'wss://a.example', 9);
+        INSERT INTO finder_events_read VALUES ('{event}', 9);
+        """
+    )
 
 
 @pytest.fixture
@@ -72,6 +125,50 @@ async def test_an_archive_is_upgraded(database: Database, newer: Path) -> None:
         assert await migrate(config, directory=newer) == ("more",)
         await check_schema(db, directory=newer)
         assert len(await db.fetch("SELECT url FROM relays")) == 1
+
+
+@pytest.mark.parametrize("version", [f.version for f in FILES if f.version >= OLDEST_WITH_TABLES])
+async def test_an_older_archive_becomes_like_a_new_one_and_keeps_its_rows(
+    cluster: Cluster, empty_database: Database, tmp_path: Path, version: int
+) -> None:
+    for file in FILES:
+        if file.version <= version:
+            name = f"{file.version:03}_{file.name}.sql"
+            shutil.copy(INIT_DIRECTORY / name, tmp_path / name)
+    config = owner_config(empty_database)
+    await migrate(config, directory=tmp_path)
+    conn = await cluster.connect(empty_database.dbname)
+    new = cluster.create_database()
+    try:
+        await fill(conn)
+        before = await written_state(conn)
+        filled = {table.partition(" ")[0] for table, rows in before.items() if rows}
+        assert len(filled) >= 12
+
+        applied = await migrate(config)
+        assert applied == tuple(file.name for file in FILES if file.version > version)
+        for table, rows in before.items():
+            name, _, columns = table.partition(" (")
+            assert await rows_of(conn, name, columns.rstrip(")")) == rows, table
+        assert schema_of(cluster, empty_database) == schema_of(cluster, new)
+    finally:
+        await conn.close()
+        cluster.drop_database(new.dbname)
+
+
+async def test_initializers_at_once_do_no_harm(empty_database: Database, tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds.txt"
+    seeds.write_text("wss://a.example\n")
+    settings = {**empty_database.owner_environment(), "SEED_RELAYS_PATH": seeds}
+    done = await asyncio.gather(
+        *(run("initializer", environment(empty_database, **settings)) for _ in range(3))
+    )
+    assert [code for code, _ in done] == [0, 0, 0], done
+    said = "\n".join(output for _, output in done)
+    assert said.count("schema_migrated") == len(FILES)
+    assert said.count("seeds_added new=1") == 1
+    async with as_owner(empty_database) as db:
+        await check_schema(db)
 
 
 async def test_a_newer_schema_is_refused(database: Database, newer: Path) -> None:

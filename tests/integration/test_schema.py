@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import re
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,7 +9,7 @@ import asyncpg
 import pytest
 
 from bigbrotr import BigBrotr
-from components.databases import Cluster, Database
+from components.databases import Cluster, Database, run_client, schema_of
 from config_types import DatabaseConfig
 from migrate import INIT_DIRECTORY, migrate, read_migrations
 
@@ -66,29 +63,12 @@ def owner_config(database: Database) -> DatabaseConfig:
     )
 
 
-def _client(cluster: Cluster, database: Database, program: str, *arguments: str) -> str:
-    command = [str(cluster.postgres.binaries.folder / program), "-w", "-h", "127.0.0.1"]
-    command += ["-p", str(database.direct_port), "-U", database.owner_user]
-    done = subprocess.run(
-        [*command, "-d", database.dbname, *arguments],
-        env=os.environ | {"PGPASSWORD": database.owner_password},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _schema(cluster: Cluster, database: Database) -> str:
-    dump = _client(cluster, database, "pg_dump", "--schema-only")
-    # Newer clients write a random key into \restrict lines.
-    return re.sub(r"^\\(un)?restrict .*\n", "", dump, flags=re.MULTILINE)
-
-
 def _run_as_image(cluster: Cluster, database: Database) -> None:
     """What the image's init directory does: psql, a file at a time, statement by statement."""
     for path in sorted(INIT_DIRECTORY.glob("*.sql")):
-        _client(cluster, database, "psql", "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-f", str(path))
+        run_client(
+            cluster, database, "psql", "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-f", str(path)
+        )
 
 
 async def _versions(cluster: Cluster, database: Database) -> list[tuple[Any, ...]]:
@@ -106,7 +86,7 @@ async def test_both_ways_give_the_same_schema(cluster: Cluster, empty_database: 
         applied = await migrate(owner_config(empty_database))
         _run_as_image(cluster, by_image)
         assert len(applied) == len(read_migrations())
-        assert _schema(cluster, by_image) == _schema(cluster, empty_database)
+        assert schema_of(cluster, by_image) == schema_of(cluster, empty_database)
 
         assert await migrate(owner_config(by_image)) == ()
         assert await _versions(cluster, by_image) == await _versions(cluster, empty_database)
@@ -119,14 +99,14 @@ async def test_an_interrupted_init_is_completed(cluster: Cluster, empty_database
     """The image's files are applied statement by statement: stop in the middle of one."""
     paths = sorted(INIT_DIRECTORY.glob("*.sql"))
     for path in paths[:4]:
-        _client(cluster, empty_database, "psql", "-v", "ON_ERROR_STOP=1", "-f", str(path))
+        run_client(cluster, empty_database, "psql", "-v", "ON_ERROR_STOP=1", "-f", str(path))
     half = paths[4].read_text().split("CREATE TABLE IF NOT EXISTS relay_tasks")[0]
-    _client(cluster, empty_database, "psql", "-v", "ON_ERROR_STOP=1", "-c", half)
+    run_client(cluster, empty_database, "psql", "-v", "ON_ERROR_STOP=1", "-c", half)
 
     assert len(await migrate(owner_config(empty_database))) == len(paths) - 4
     whole = cluster.create_database()
     try:
-        assert _schema(cluster, empty_database) == _schema(cluster, whole)
+        assert schema_of(cluster, empty_database) == schema_of(cluster, whole)
     finally:
         cluster.drop_database(whole.dbname)
 
