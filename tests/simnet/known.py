@@ -3,6 +3,8 @@
 KNOWN = (
     # A relay that sends EOSE in the middle of its events: those after it were not kept.
     "SEED=116/3 faults=since-exclusive,eose-in-the-middle,negentropy",
+    # Its neighbours' refused events filled the page of every second.
+    "SEED=72/4 faults=oldest-first,holds-junk,closed-error-once,auth-first",
     # Nothing can be read of these, and what else is wrong with them does not matter.
     "SEED=89/2 faults=cap-random,random-ties,drops-always,rate-of-events,publishes",
     "SEED=108/2 faults=hint-lying-finish,oversized-always,few-subscriptions",
