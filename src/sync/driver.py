@@ -6,10 +6,8 @@ set the pace.
 """
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,21 +16,18 @@ from sync.alone import Alone
 from sync.asker import Asker
 from sync.bisection import Bisection
 from sync.claims import Claims, Collected
-from sync.facts import Order, Request, Saturated, Verdict
+from sync.crowded import CrowdedSeconds
+from sync.facts import Order, Verdict
 from sync.ledger import Gap
-from sync.partition import Part, partition, together
+from sync.partition import Part
 from sync.reconcile import Reconciler
-from sync.relay_model import Observations, RelayModel
+from sync.relay_model import RelayModel, Sights
 from sync.walk import Walk
 from sync.windows import Window
 from sync.writer import SessionWriter
 
 # How far back a refined request may look for an event that proves its one second by order.
 _REACH_SECONDS = 10 * 365 * 86_400
-# Ends that may be due to the form of a request: long lists, unusual keys.
-_REFUSALS_OF_A_FORM = frozenset(
-    {"invalid", "unsupported", "error", "closed", "timeout", "disconnected"}
-)
 
 Plan = Walk | Bisection | Alone
 
@@ -67,11 +62,10 @@ class Driver:
         self._page_limit = page_limit
         self._lanes = lanes
         self._seen_lately = seen_lately
-        self._reconciler = reconciler
-        self._seen = Observations()
-        self._refined: dict[frozenset[str], Observations] = {}
-        # Of each form of refinement, one that chooses much, until it has been asked for.
-        self._widest: dict[frozenset[str], Mapping[str, Any]] = {}
+        self._seen = Sights()
+        self._crowded = CrowdedSeconds(
+            asker, writer, flt, page_limit, self._seen, self._prove_part, reconciler
+        )
         self._queue: deque[Plan] = deque()
         self._active: list[Plan] = []
         self._progress = asyncio.Event()
@@ -132,7 +126,7 @@ class Driver:
     def _plan(
         self, window: Window, refinement: Mapping[str, Any] | None = None, expected: int = 0
     ) -> Plan:
-        order, seen = self._model.order, self._seen_with(refinement or {})
+        order, seen = self._model.order, self._seen.of(refinement or {})
         if order is Order.NONE:
             return Bisection(window, self._page_limit, seen, refinement or {}, expected)
         if not refinement:
@@ -148,13 +142,6 @@ class Driver:
             expected=expected,
             margin=0 if bound_known else 1,
         )
-
-    def _seen_with(self, refinement: Mapping[str, Any]) -> Observations:
-        """What pages of this form show: a relay may cap them otherwise than plain ones."""
-        if not refinement:
-            return self._seen
-        form = frozenset(refinement)
-        return self._refined.setdefault(form, Observations(plain=self._seen))
 
     async def _drive(self, plan: Plan, claims: Claims) -> None:
         """Follow a plan to its end, handing what it proves to `claims`."""
@@ -175,7 +162,7 @@ class Driver:
             if first_page and not plan.refinement and not page.facts.events:
                 await self._believe_emptiness(plan.claim, page.facts.received)
             first_page = False
-            self._seen.unsteady = self._asker.strays
+            self._seen.plain.unsteady = self._asker.strays
             step = plan.judge(page.facts)
             if step.near_exclusive is not None:
                 self._model = self._model.with_exclusive(plan.order, step.near_exclusive)
@@ -184,7 +171,7 @@ class Driver:
             # No await between the proof and its page: they are committed together.
             await self._writer.add(page)
             self._signal()
-            if step.saturated is not None and await self._prove_second(
+            if step.saturated is not None and await self._crowded.prove(
                 step.saturated, plan.refinement, claims
             ):
                 claims.prove(Window(step.saturated.second, step.saturated.second))
@@ -204,7 +191,7 @@ class Driver:
 
         Not so events of its margins, at exclusive bounds, nor those that another filter chose.
         """
-        if self._flt or not self._seen.shows_nothing(received):
+        if self._flt or not self._seen.plain.shows_nothing(received):
             return
         if await self._seen_lately(window):
             raise SyncAbandoned("contradiction", f"nothing in {window}, where events were of late")
@@ -227,59 +214,12 @@ class Driver:
         if rest is not None:
             await self._drive(self._plan(rest, plan.refinement), claims)
 
-    async def _prove_second(
-        self, saturated: Saturated, part: Mapping[str, Any], claims: Claims
-    ) -> bool:
-        """Split a second that one page cannot hold; True if all its parts were proven."""
-        second = Window(saturated.second, saturated.second)
-        if part and await self._was_sent_whole(saturated, part):
-            return True
-        split = partition(self._flt, part, saturated.events, self._asker.longest_message)
-        proven = split is not None and split.complete
-        if split is not None:
-            wide = together(split.parts, self._asker.longest_message)
-            self._widest.setdefault(frozenset(wide), wide)
-        for share in split.parts if split else ():
-            if not await self._prove_part(second, share):
-                proven = False
-                if share.is_list:
-                    break  # the other lists are no shorter
-        if not proven and not part:
-            proven = await self._reconcile_second(second, saturated)
-        if not proven and not part:
-            claims.gap(Gap(second, "saturated", f"{len(saturated.events)} events a page"))
-        return proven
-
     async def _prove_part(self, second: Window, share: Part) -> bool:
         """Whether one part of a second was proven."""
         plan = self._plan(second, refinement=share.refinement, expected=share.expected)
         collected = Collected()
-        with _refusing_a_form():
-            await self._drive(plan, collected)
+        await self._drive(plan, collected)
         return any(window.contains(second) for window in collected.windows)
-
-    async def _was_sent_whole(self, saturated: Saturated, part: Mapping[str, Any]) -> bool:
-        """Whether a page of a part was smaller than others of its form, which the relay therefore
-        did not cut there. One page of all time is asked for, to see how large they get."""
-        seen = self._seen_with(part)
-        if saturated.received >= seen.may_be_cut_from:
-            return False
-        if wide := self._widest.get(frozenset(part)):
-            self._widest[frozenset(part)] = {}
-            request = Request(Window(0, int(time.time())), self._page_limit, wide)
-            with _refusing_a_form():
-                page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
-                if page is not None:
-                    seen.saw(page.facts.received)
-                    await self._writer.add(page)
-        return seen.too_small_to_be_cut(saturated.received)
-
-    async def _reconcile_second(self, second: Window, saturated: Saturated) -> bool:
-        """Whether NIP-77 shows and gets all of a second that one page cannot hold."""
-        if self._reconciler is None or not self._reconciler.usable:
-            return False
-        shown = max(len(saturated.events), self._seen.largest)
-        return (await self._reconciler.reconcile(second, shown=shown)).outcome == "done"
 
     def _narrow(self, plan: Plan, claims: Claims, reason: str, detail: str) -> None:
         """Go on with the halves of a window that one page cannot show."""
@@ -291,19 +231,9 @@ class Driver:
         elif (
             reason == "refused-events" and type(plan) is not Alone and not self._model.is_exclusive
         ):
-            self._queue.append(Alone(rest, self._model.order, self._page_limit, self._seen))
+            self._queue.append(Alone(rest, self._model.order, self._page_limit, self._seen.plain))
         else:
             claims.gap(Gap(rest, reason, detail))
-
-
-@contextmanager
-def _refusing_a_form() -> Iterator[None]:
-    """A relay that refuses so fine a request has refused this request, not the others."""
-    try:
-        yield
-    except SyncAbandoned as error:
-        if error.outcome not in _REFUSALS_OF_A_FORM:
-            raise
 
 
 def _seconds_left(plan: Plan) -> int:

@@ -1,7 +1,8 @@
 """What has been learnt of a relay (pure).
 
 `RelayModel` outlives the session and chooses requests; it never proves anything.
-`Observations` are what this session saw with its own eyes, and are forgotten with it.
+`Observations` are what this session saw with its own eyes, and are forgotten with it; `Sights`
+keeps them.
 """
 
 import sys
@@ -124,3 +125,17 @@ class Observations:
     def shows_nothing(self, received: int) -> bool:
         """Whether a page without one usable event means that there is none."""
         return not received or self.too_small_to_be_cut(received)
+
+
+class Sights:
+    """A session's observations, apart for each form of filter (the keys of its refinement)."""
+
+    def __init__(self) -> None:
+        self.plain = Observations()
+        self._refined: dict[frozenset[str], Observations] = {}
+
+    def of(self, refinement: Mapping[str, Any]) -> Observations:
+        """What pages of this form show."""
+        if not refinement:
+            return self.plain
+        return self._refined.setdefault(frozenset(refinement), Observations(plain=self.plain))

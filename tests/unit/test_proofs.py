@@ -17,7 +17,7 @@ from sync.alone import Alone
 from sync.bisection import Bisection
 from sync.facts import Order, PageFacts, Request, Saturated, Verdict
 from sync.partition import LAST_KIND, partition, together
-from sync.relay_model import Observations, RelayModel
+from sync.relay_model import Observations, RelayModel, Sights
 from sync.walk import Walk
 from sync.windows import Window, merge, subtract
 
@@ -92,26 +92,20 @@ class Driver:
         self.relay = relay
         self.limit = limit
         self.model = RelayModel()
-        self.seen = Observations()
-        self.refined: dict[frozenset[str], Observations] = {}
+        self.seen = Sights()
         self.widest: dict[frozenset[str], Mapping[str, object]] = {}
         self.turned = False
         self.outcome = Outcome(set(), [], [])
 
     def plan(self, window: Window, part: dict[str, object], expected: int = 0) -> Walk | Bisection:
         order = self.model.order
-        seen = self.seen_with(part)
+        seen = self.seen.of(part)
         if order is Order.NONE:
             return Bisection(window, self.limit, seen, part, expected)
         if not part:
             return Walk(window, order, self.limit, seen)
         margin = 0 if self.model.exclusive(order) is not None else 1
         return Walk(window, order, self.limit, seen, part, 10**9, expected, margin)
-
-    def seen_with(self, part: Mapping[str, object]) -> Observations:
-        if not part:
-            return self.seen
-        return self.refined.setdefault(frozenset(part), Observations(plain=self.seen))
 
     def drive(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
         while True:
@@ -148,7 +142,7 @@ class Driver:
             if isinstance(plan, Alone) or self.model.is_exclusive:
                 self.outcome.gaps.append(rest.since)
             else:
-                self.drive(Alone(rest, self.model.order, self.limit, self.seen), sink)
+                self.drive(Alone(rest, self.model.order, self.limit, self.seen.plain), sink)
             return
         for half in rest.halves():
             self.drive(self.plan(half, {}), sink)
@@ -173,7 +167,7 @@ class Driver:
             self.outcome.gaps.append(saturated.second)
 
     def was_sent_whole(self, saturated: Saturated, part: Mapping[str, object]) -> bool:
-        seen = self.seen_with(part)
+        seen = self.seen.of(part)
         if wide := self.widest.get(frozenset(part)):
             self.widest[frozenset(part)] = {}
             seen.saw(self.relay.answer(Request(Window(0, 2 * START), self.limit, wide)).received)
