@@ -77,3 +77,15 @@ async def ended(pids: Sequence[int]) -> None:
     async with asyncio.timeout(10):
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             await asyncio.sleep(0.05)
+
+
+async def time_passes(db: BigBrotr) -> None:
+    """Every pause and every lease is over."""
+    await db.execute("UPDATE relay_tasks SET not_before = 0")
+    await db.execute("UPDATE relay_tasks SET lease_expires_at = 0 WHERE owner IS NOT NULL")
+
+
+def nothing_unforeseen(program: Program) -> None:
+    """The program lives, and its log has no traceback."""
+    assert program.process.returncode is None, program.output
+    assert "Traceback" not in program.output, program.output

@@ -1,4 +1,4 @@
-"""Faults of our own side: servers that restart, a full disk, networks that are cut, wrong clocks.
+"""Faults of our own side: servers that restart, a full disk, networks that are cut.
 
 Real programs against a real PostgreSQL that is as durable as on a server. After every blow the
 ledger is held against the relay's own list of events; in the end nothing may be missing.
@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,17 +27,19 @@ from components.archiving import (
     ended,
     everything,
     no_false_claim,
+    nothing_unforeseen,
     settings,
     some_events,
+    time_passes,
     workers_of,
 )
 from components.checks import insert_check
 from components.databases import DURABLE, Cluster, Database, start_cluster
 from components.network import Wire
 from components.services import Program, run, running
-from components.sessions import archived, true_ids
+from components.sessions import archived
 from errors import DatabaseUnavailable
-from scripted_relay import ScriptedRelay, make_event, make_events
+from scripted_relay import ScriptedRelay, make_events
 from standalone.processes import free_port, service_account
 
 
@@ -88,18 +89,6 @@ async def relay() -> AsyncIterator[ScriptedRelay]:
     """Slow enough to be interrupted."""
     async with ScriptedRelay(make_events(1_500), cap=50, delay=0.002) as running_relay:
         yield running_relay
-
-
-async def time_passes(db: BigBrotr) -> None:
-    """Every pause and every lease is over."""
-    await db.execute("UPDATE relay_tasks SET not_before = 0")
-    await db.execute("UPDATE relay_tasks SET lease_expires_at = 0 WHERE owner IS NOT NULL")
-
-
-def nothing_unforeseen(program: Program) -> None:
-    """The program lives, and its log has no traceback."""
-    assert program.process.returncode is None, program.output
-    assert "Traceback" not in program.output, program.output
 
 
 # The servers end and come back
@@ -372,78 +361,6 @@ async def test_sigterm_ends_in_time_though_the_database_is_silent(
     await time_passes(db)
     relay.delay = 0.0
     code, output = await run(SERVICE, settings(database, [url], tmp_path), "--once")
-    assert code == 0, output
-    await everything(db, relay)
-
-
-# The clock is wrong
-
-_STEPPED = """
-import os, time
-_real, _offset = time.time, float(os.environ["CLOCK_OFFSET"])
-time.time = lambda: _real() + _offset
-"""
-
-
-@pytest.mark.parametrize("hours", [48, -48])
-async def test_a_wrong_clock_claims_no_second_that_is_not_over(
-    hours: int, db: BigBrotr, database: Database, tmp_path: Path
-) -> None:
-    """The machine's clock is stepped by days, and right again in the next run."""
-    (tmp_path / "sitecustomize.py").write_text(_STEPPED)
-    start = int(time.time()) - 400_000
-    events = [make_event(created_at=start + 4_000 * n, content=str(n)) for n in range(100)]
-    async with ScriptedRelay(events) as relay:
-        url = relay.url.url
-        env = settings(
-            database,
-            [url],
-            tmp_path,
-            SYNCHRONIZER_START_TIMESTAMP=start,
-            SYNCHRONIZER_STOP_TIMESTAMP=-1,
-            SYNCHRONIZER_LAG_SECONDS=0,
-        )
-        stepped = {**env, "PYTHONPATH": str(tmp_path), "CLOCK_OFFSET": str(hours * 3_600)}
-        code, output = await run(SERVICE, stepped, "--once")
-        assert code == 0, output
-        late = [make_event(created_at=int(time.time()), content="late")]
-        if hours < 0:
-            # What a clock that is behind has not asked for, it must not claim.
-            late.append(make_event(created_at=int(time.time()) - 24 * 3_600, content="missed"))
-        relay.events += late
-        await asyncio.sleep(1.1)
-        code, output = await run(SERVICE, env, "--once")
-        assert code == 0, output
-        assert await archived(db, url) == true_ids(relay.events)
-
-
-async def test_stepped_lease_clocks_neither_lose_a_relay_nor_fake_a_proof(
-    db: BigBrotr, database: Database, relay: ScriptedRelay, tmp_path: Path
-) -> None:
-    """Moving the stored times is stepping the database's clock the other way."""
-    url = relay.url.url
-    env = settings(database, [url], tmp_path)
-    async with running(SERVICE, env) as first, running(SERVICE, env) as second:
-        await some_events(db, url, 200)
-        await db.execute(  # hours forward: the lease is over, and the other one takes the relay
-            "UPDATE relay_tasks SET lease_expires_at = lease_expires_at - 7200, "
-            "heartbeat_at = heartbeat_at - 7200 WHERE owner IS NOT NULL"
-        )
-        await some_events(db, url, 500)
-        await no_false_claim(db, url, relay.events)
-        await everything(db, relay)
-        nothing_unforeseen(first)
-        nothing_unforeseen(second)
-    # Years back: a dead owner's lease and a pause that could never end.
-    far = 10 * 365 * 86_400
-    await db.execute("DELETE FROM sync_coverage")
-    await db.execute(
-        "UPDATE relay_tasks SET owner = 'dead', lease_expires_at = updated_at + $1::bigint, "
-        "heartbeat_at = updated_at + $1::bigint, not_before = updated_at + $1::bigint",
-        far,
-    )
-    relay.delay = 0.0
-    code, output = await run(SERVICE, env, "--once")
     assert code == 0, output
     await everything(db, relay)
 

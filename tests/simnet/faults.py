@@ -14,8 +14,8 @@ _PERMANENT = (
 _NO_ANSWER = ("timeout", "disconnected")
 
 FAULTS: tuple[Fault, ...] = (
-    Fault("cap-20", "cap", make.cap(20, 20)),
-    Fault("cap-small", "cap", make.cap(21, 120)),
+    Fault("cap-20", "cap", make.knobs(cap=20)),
+    Fault("cap-small", "cap", make.drawn("cap", 21, 120)),
     Fault("cap-large", "cap", make.large_cap),
     Fault("cap-5000", "cap", make.knobs(cap=5_000)),
     Fault("cap-below-default", "cap", make.cap_below_default),
@@ -31,7 +31,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("since-exclusive", "since", make.knobs(since_exclusive=True)),
     Fault("burst-of-kinds", "burst", make.burst(kinds=True)),
     Fault("burst-of-one-kind", "burst", make.burst(kinds=False)),
-    Fault("eose-late", "eose", make.knobs(eose="late", eose_delay=0.15)),
+    Fault("eose-late", "eose", make.drawn("eose_delay", 0.05, 0.5, eose="late")),
     Fault("eose-never", "eose", make.knobs(_U, "timeout", eose="never")),
     Fault("eose-first", "eose", make.knobs(_U, "contradiction", eose="first")),
     Fault("eose-twice", "eose", make.knobs(eose="twice")),
@@ -111,15 +111,17 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("silence", "silence", make.knobs(_U, "timeout", silent_every=1)),
     Fault("silence-once", "silence", make.knobs(silent_every=4, silent_times=1)),
-    Fault("drops-mid-page", "drop", make.knobs(drop_after=130, drop_times=2)),
+    Fault("drops-mid-page", "drop", make.drawn("drop_after", 20, 200, drop_times=2)),
     Fault("drops-always", "drop", make.knobs(_U, "disconnected", drop_after=0)),
     Fault(
         "down-after",
         "drop",
-        make.knobs(_R, "connect-refused", "connect-reset", "connect-closed", down_after=4, cap=60),
+        make.drawn(
+            "down_after", 1, 8, "connect-refused", "connect-reset", "connect-closed", cap=60
+        ),
     ),
     Fault("auth-first", "auth", make.knobs(auth=True)),
-    Fault("auth-in-the-middle", "auth", make.knobs(auth_after=3, cap=60)),
+    Fault("auth-in-the-middle", "auth", make.drawn("auth_after", 2, 8, cap=60)),
     Fault("auth-in-vain", "auth", make.knobs(_U, "restricted", auth="restricted")),
     Fault("rate-of-requests", "rate", make.rate("rate", 6, 3)),
     Fault("rate-of-events", "rate", make.rate("event_rate", 250, 90)),
@@ -134,8 +136,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("no-deflate", "deflate", make.knobs(deflate=False)),
     Fault("drip", "pace", make.knobs(_U, *_NO_ANSWER, drip=1.0, deflate=False)),
     Fault("trickle", "pace", make.knobs(delay=0.004)),
-    Fault("latency", "pace", make.latency(0.05, 0.5)),
-    Fault("latency-of-seconds", "pace", make.latency(1.0, 2.0)),
+    Fault("latency", "pace", make.drawn("latency", 0.05, 0.5)),
+    Fault("latency-of-seconds", "pace", make.drawn("latency", 1.0, 2.0)),
     Fault("negentropy", "negentropy", make.negentropy()),
     Fault("negentropy-small-sets", "negentropy", make.negentropy(neg_records=200, neg_frame=5_000)),
     Fault("negentropy-silent", "negentropy", make.negentropy(negentropy="silent")),

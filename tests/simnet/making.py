@@ -17,9 +17,14 @@ def knobs(reading: Reading = Reading.READABLE, *outcomes: str, **values: Any) ->
     return apply
 
 
-def cap(low: int, high: int) -> Change:
+def drawn(knob: str, low: float, high: float, *outcomes: str, **values: Any) -> Change:
+    """A knob drawn between two numbers, whole ones between whole ones; others as they are."""
+
     def apply(draft: Draft, rng: random.Random) -> None:
-        draft.knobs["cap"] = rng.randint(low, high)
+        number = rng.uniform(low, high)
+        draft.knobs.update(values)
+        draft.knobs[knob] = round(number) if isinstance(low, int) else round(number, 2)
+        draft.mark(Reading.READABLE, *outcomes)
 
     return apply
 
@@ -165,13 +170,6 @@ def negentropy(**knobs: Any) -> Change:
         draft.knobs.update({"negentropy": True, **knobs})
         draft.lower_cap(60)
         draft.events += draw_burst(rng, draw_second(rng), rng.choice([90, 170, 400]), 1)
-
-    return apply
-
-
-def latency(low: float, high: float) -> Change:
-    def apply(draft: Draft, rng: random.Random) -> None:
-        draft.knobs["latency"] = round(rng.uniform(low, high), 2)
 
     return apply
 

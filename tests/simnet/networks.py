@@ -19,7 +19,9 @@ BIG = "BIG"
 _USUAL_CAPS = (40, 60, 100, 200, 500)
 # Hundreds of requests, each of which waits: with few events, and no crowded seconds, only.
 _MANY_REQUESTS = frozenset({"no-order"})
-_WAITS = frozenset({"rate-of-requests", "rate-of-events", "latency", "latency-of-seconds"})
+_WAITS = frozenset(
+    {"rate-of-requests", "rate-of-events", "latency", "latency-of-seconds", "eose-late"}
+)
 _CROWDED_GROUPS = frozenset({"burst", "lie", "negentropy", "junk"})
 _CROWDED = frozenset({"limits-told", "cap-by-filter"})
 _FEW = 60

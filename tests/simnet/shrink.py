@@ -1,5 +1,6 @@
 """Making a failure readable: the same failure with fewer faults and events."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from components.databases import Cluster
@@ -20,7 +21,12 @@ def kind_of(verdict: Verdict) -> Failure:
     for name in ("altered", "false_proofs", "missed"):
         if getattr(verdict, name):
             return lambda other: bool(getattr(other, name))
-    return lambda other: bool(other.problems)
+    said = _without_numbers(verdict)
+    return lambda other: bool(said & _without_numbers(other))
+
+
+def _without_numbers(verdict: Verdict) -> set[str]:
+    return {re.sub("[0-9]+", "#", problem) for problem in verdict.problems}
 
 
 async def shrink(
