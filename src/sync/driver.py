@@ -62,7 +62,7 @@ class Driver:
         self._page_limit = page_limit
         self._lanes = lanes
         self._seen_lately = seen_lately
-        self._seen = Sights()
+        self._seen = Sights(page_limit)
         self._crowded = CrowdedSeconds(
             asker, writer, flt, page_limit, self._seen, self._prove_part, reconciler
         )

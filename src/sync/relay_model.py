@@ -88,6 +88,7 @@ class Observations:
             more for the same window when asked again below it.
         unsteady: events came after the EOSE of their page, so that the size of a page says
             nothing at all.
+        smallest_cap: no page is cut to fewer events than this.
         plain: for a refined filter, what pages without the refinement show. A relay may cap
             refined pages lower, hardly higher: where plain ones were cut, refined ones may be.
     """
@@ -96,12 +97,13 @@ class Observations:
     largest: int = 0
     smallest_cut: int | None = None
     unsteady: bool = False
+    smallest_cap: int = SMALLEST_PLAUSIBLE_CAP
     plain: "Observations | None" = None
 
     @property
     def whole_below(self) -> int:
         """A page of fewer events, with nothing below it, was surely sent whole."""
-        return min(self.may_be_cut_from, max(self.largest, SMALLEST_PLAUSIBLE_CAP))
+        return min(self.may_be_cut_from, max(self.largest, self.smallest_cap))
 
     @property
     def may_be_cut_from(self) -> int:
@@ -128,14 +130,19 @@ class Observations:
 
 
 class Sights:
-    """A session's observations, apart for each form of filter (the keys of its refinement)."""
+    """A session's observations, apart for each form of filter (the keys of its refinement).
 
-    def __init__(self) -> None:
-        self.plain = Observations()
+    `page_limit` is what pages are asked for: the relay cuts them there, if nowhere else.
+    """
+
+    def __init__(self, page_limit: int) -> None:
+        self._smallest_cap = min(page_limit, SMALLEST_PLAUSIBLE_CAP)
+        self.plain = Observations(smallest_cap=self._smallest_cap)
         self._refined: dict[frozenset[str], Observations] = {}
 
     def of(self, refinement: Mapping[str, Any]) -> Observations:
         """What pages of this form show."""
         if not refinement:
             return self.plain
-        return self._refined.setdefault(frozenset(refinement), Observations(plain=self.plain))
+        unseen = Observations(smallest_cap=self._smallest_cap, plain=self.plain)
+        return self._refined.setdefault(frozenset(refinement), unseen)

@@ -92,7 +92,7 @@ class Driver:
         self.relay = relay
         self.limit = limit
         self.model = RelayModel()
-        self.seen = Sights()
+        self.seen = Sights(limit)
         self.widest: dict[frozenset[str], Mapping[str, object]] = {}
         self.turned = False
         self.outcome = Outcome(set(), [], [])
@@ -377,6 +377,16 @@ def test_a_full_second_is_never_taken_as_complete() -> None:
     outcome = synchronize(relay, Window(START, START))
     assert outcome.gaps == [START]
     assert outcome.proven == []
+
+
+@pytest.mark.parametrize("limit", [2, 5, 19, 20])
+def test_a_page_as_small_as_was_asked_for_may_be_cut(limit: int) -> None:
+    """The oldest second, below which nothing is: a relay that allows few events a page."""
+    events = [make_event(START, n) for n in range(limit + 2)]
+    relay = SimulatedRelay([*events, make_event(START + 5, 99)], random.Random(0))
+    outcome = synchronize(relay, Window(START, START + 9), limit)
+    check_soundness(relay, outcome)
+    assert outcome.gaps == [START]
 
 
 def test_silent_emptiness_after_events_is_a_contradiction() -> None:
