@@ -10,16 +10,20 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from bigbrotr import BigBrotr
 from config import InitializerConfig, load_initializer_config
 from constants import LOG_ERROR, LOG_PROCESS, LOG_START, LOG_SUCCESS, SEED_BATCH_SIZE
+from discovery.naming import Naming, Source
+from discovery.store import record_sources
 from errors import AccessDenied, BigBrotrError, ConfigError
 from functions import chunkify, connect_bigbrotr_with_retry, wait_for_database
 from logging_config import fields, setup_logging
 from migrate import check_schema, migrate
-from nostr.urls import RelayUrl, UrlReport, to_relay
+from nostr.url_lists import UrlReport
+from nostr.urls import RelayUrl, to_relay
 from relay_loader import log_relay_list, read_relay_list
 
 NAME: Final = "INITIALIZER"
@@ -40,7 +44,7 @@ async def initialize(config: InitializerConfig) -> int:
     await connect_bigbrotr_with_retry(bigbrotr, logger=logger)
     try:
         await check_schema(bigbrotr)
-        new = await _add(bigbrotr, seeds.accepted)
+        new = await _add(bigbrotr, seeds.accepted, Source("list", config.seed_relays_path.name))
     finally:
         await bigbrotr.close()
     totals = fields(
@@ -81,11 +85,13 @@ async def _prepare_schema(config: InitializerConfig) -> None:
     logger.info(f"{LOG_SUCCESS} {fields('schema_current', files_applied=len(applied))}")
 
 
-async def _add(bigbrotr: BigBrotr, seeds: Sequence[RelayUrl]) -> int:
+async def _add(bigbrotr: BigBrotr, seeds: Sequence[RelayUrl], source: Source) -> int:
     now = int(time.time())
     new = done = 0
     for batch in chunkify(list(seeds), SEED_BATCH_SIZE):
         new += await bigbrotr.insert_relay_batch([to_relay(url) for url in batch], now)
+        times = {Naming(url.url, source): 1 for url in batch}
+        await bigbrotr.run_in_transaction(partial(record_sources, times=times))
         done += len(batch)
         progress = fields("adding_seeds", done=done, of=len(seeds), new=new)
         logger.info(f"{LOG_PROCESS} {progress}")

@@ -22,7 +22,8 @@ from config_types import DatabaseConfig
 from constants import LOG_INFO, LOG_WARNING, SECONDS_PER_HOUR
 from errors import ConfigError, RelayUrlRefused
 from logging_config import fields
-from nostr.urls import RelayUrl, UrlReport, scan, to_relay
+from nostr.url_lists import UrlReport, scan
+from nostr.urls import RelayUrl, to_relay
 
 _RECENTLY_CHECKED = """
     SELECT relay_url AS url
@@ -139,15 +140,16 @@ async def relays_due(
     return _relays((row["url"] for row in rows), allow_private)
 
 
-def read_relay_list(path: Path, *, allow_private: bool = False) -> UrlReport:
-    """What a file of relay URLs holds; raises ConfigError when it cannot be read.
+def read_relay_list(path: Path, *, allow_private: bool = False, examples: int = 3) -> UrlReport:
+    """What a file of relay URLs holds, with some examples of refused lines for each reason; raises
+    ConfigError when it cannot be read.
 
     A file of any length: lines are read one by one, and bytes that are not UTF-8 spoil only
     their line.
     """
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
-            return scan(lines, allow_private=allow_private)
+            return scan(lines, allow_private=allow_private, examples_per_reason=examples)
     except OSError as error:
         raise ConfigError(
             f"cannot read the relay list {str(path)!r} ({error.strerror}): "

@@ -58,7 +58,7 @@ class _Tally:
 
     def add(self, relay: RelayUrl, by: str | None) -> None:
         """Count a relay (`by` None) or a candidate."""
-        self.paths[relay.host] += not _is_plain(relay)
+        self.paths[relay.host] += not relay.is_plain
         if by is not None:
             self.names[_domain(relay.host)] += 1
             self.standing[by] += 1
@@ -146,7 +146,7 @@ class Sieve:
     def _obstacle(self, relay: RelayUrl, occasion: Occasion, now: _Tally) -> str | None:
         """Why a relay may not become a candidate, `now` counting those that shall."""
         before, host, domain = self._tally, relay.host, _domain(relay.host)
-        if not _is_plain(relay) and before.paths[host] + now.paths[host] >= self._max_paths:
+        if not relay.is_plain and before.paths[host] + now.paths[host] >= self._max_paths:
             return TOO_MANY_OF_HOST
         if domain and before.names[domain] + now.names[domain] >= MAX_NAMES_PER_DOMAIN:
             return TOO_MANY_OF_DOMAIN
@@ -168,10 +168,6 @@ class Sieve:
                 self._parsed.clear()
             self._parsed[text] = result
         return result
-
-
-def _is_plain(relay: RelayUrl) -> bool:
-    return relay.port is None and not relay.path
 
 
 def _domain(host: str) -> str:

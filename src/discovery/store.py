@@ -1,7 +1,8 @@
 """What the finder keeps: candidates, and where relays were named."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import asyncpg
 
@@ -54,6 +55,7 @@ _MAKE_ROOM = """
         LIMIT greatest(0, (SELECT count(*) FROM relay_candidates) - $1)
     )
 """
+_NO_EVENTS: Mapping[Naming, str] = MappingProxyType({})
 
 
 async def known_urls(db: BigBrotr) -> list[tuple[str, str | None]]:
@@ -70,12 +72,15 @@ async def write_sifted(conn: asyncpg.Connection, sifted: Sifted) -> int:
 
 
 async def record_sources(
-    conn: asyncpg.Connection, times: dict[Naming, int], first_events: dict[Naming, str]
+    conn: asyncpg.Connection,
+    times: Mapping[Naming, int],
+    first_events: Mapping[Naming, str] = _NO_EVENTS,
 ) -> None:
-    """Add to the counts of relays and candidates how often they were named where."""
+    """Add to the counts of relays and candidates how often they were named where, in the caller's
+    transaction; `first_events` has the first event of those that events named."""
     if not times:
         return
-    namings: Collection[Naming] = times.keys()
+    namings = list(times)
     await conn.execute(
         _RECORD_SOURCES,
         [naming.url for naming in namings],

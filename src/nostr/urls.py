@@ -7,8 +7,6 @@ keep their trailing slash, and a query is kept, since either may select another 
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import quote, unquote
@@ -22,7 +20,8 @@ from nostr.addresses import is_public
 from nostr.onion import is_onion_v3
 
 MAX_URL_BYTES = 2_048
-MAX_PATHS_PER_HOST = 128  # other paths or ports; spam lists name 20,000 URLs of one host
+MAX_PATHS_PER_HOST = 128
+"""URLs of one host that are not plain; spam lists name 20,000."""
 
 _DEFAULT_PORTS = {"wss": 443, "ws": 80}
 _PRIVATE_TOP_LEVELS = frozenset(
@@ -68,6 +67,11 @@ class RelayUrl:
         """ "tor" for a name that ends in .onion, whatever its path, else "clearnet"."""
         return "tor" if self.host.endswith(".onion") else "clearnet"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is its host's URL without a port, path or query."""
+        return self.port is None and not self.path
+
     def websocket(self, scheme: str) -> str:
         """The URL to open: scheme is "wss" or "ws"."""
         return f"{scheme}{self.url.removeprefix('wss')}"
@@ -112,51 +116,6 @@ def from_relay(relay: Relay) -> RelayUrl:
     """The URL of a nostr-tools Relay; raises RelayUrlRefused. Whoever made the Relay decided on
     private addresses already, so they pass."""
     return RelayUrl.parse(relay.url, allow_private=True)
-
-
-@dataclass(frozen=True, slots=True)
-class UrlReport:
-    """What a list of relay URLs held: `accepted` in the list's order without repetition, how
-    many were refused for which reason, the first few of each, and how many were repetitions."""
-
-    accepted: tuple[RelayUrl, ...]
-    refused: Counter[str]
-    examples: dict[str, tuple[str, ...]]
-    duplicates: int
-
-
-def scan(
-    lines: Iterable[str],
-    *,
-    allow_private: bool = False,
-    max_paths_per_host: int = MAX_PATHS_PER_HOST,
-    examples_per_reason: int = 3,
-) -> UrlReport:
-    """Reads a list with one URL a line; empty lines and what follows a `#` are comments."""
-    accepted: dict[str, RelayUrl] = {}
-    per_host: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
-    examples: dict[str, tuple[str, ...]] = {}
-    duplicates = 0
-    for line in lines:
-        text = re.sub(r"(?:^|\s)#.*", "", line.lstrip("\ufeff"), flags=re.DOTALL).strip()
-        if not text:
-            continue
-        try:
-            url = RelayUrl.parse(text, allow_private=allow_private)
-            if url.url in accepted:
-                duplicates += 1
-                continue
-            if per_host[url.host] >= max_paths_per_host:
-                raise RelayUrlRefused("too-many-of-host", text)
-        except RelayUrlRefused as error:
-            refused[error.reason] += 1
-            shown = examples.get(error.reason, ())
-            examples[error.reason] = (*shown, text[:200])[:examples_per_reason]
-            continue
-        per_host[url.host] += 1
-        accepted[url.url] = url
-    return UrlReport(tuple(accepted.values()), refused, examples, duplicates)
 
 
 class _Refused(Exception):

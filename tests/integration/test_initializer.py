@@ -76,6 +76,10 @@ async def test_from_an_empty_database_to_a_seeded_archive(
         assert "seeds_added new=0 known=3" in output
         again = await db.fetch("SELECT url, network, inserted_at FROM relays ORDER BY url")
         assert again == rows
+        named = await db.fetch("SELECT relay_url, source, name, times FROM relay_sources")
+        assert sorted(map(tuple, named)) == [
+            (url, "list", Path(environ["SEED_RELAYS_PATH"]).name, 2) for url in ACCEPTED
+        ]
 
 
 async def test_without_an_owner_the_schema_is_only_checked(

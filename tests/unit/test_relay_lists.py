@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nostr.urls import RelayUrl, scan
+from nostr.url_lists import scan
+from nostr.urls import RelayUrl
 
 REPOSITORY = Path(__file__).parents[2]
 LISTS = ("seed_relays.txt", "priority_relays.txt")
