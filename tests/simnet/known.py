@@ -5,6 +5,8 @@ KNOWN = (
     "SEED=116/3 faults=since-exclusive,eose-in-the-middle,negentropy",
     # Its neighbours' refused events filled the page of every second.
     "SEED=72/4 faults=oldest-first,holds-junk,closed-error-once,auth-first",
+    # Two faults said how to refuse; the bed let one of them undo the other.
+    "SEED=234/0 faults=notice-for-closed,one-subscription",
     # Nothing can be read of these, and what else is wrong with them does not matter.
     "SEED=89/2 faults=cap-random,random-ties,drops-always,rate-of-events,publishes",
     "SEED=108/2 faults=hint-lying-finish,oversized-always,few-subscriptions",

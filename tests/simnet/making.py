@@ -137,7 +137,7 @@ def rate(knob: str, burst: float, a_second: float) -> Change:
 def subs(most: int, *, as_notice: bool) -> Change:
     def apply(draft: Draft, _rng: random.Random) -> None:
         draft.lower_cap(30)
-        draft.knobs.update(max_subs=most, as_notice=as_notice)
+        draft.knobs.update(max_subs=most, subs_notice=as_notice)
         draft.mark(Reading.READABLE, "error")
         draft.tell(max_subscriptions=most)
 

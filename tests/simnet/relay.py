@@ -19,7 +19,8 @@ Further knobs (each 0, "" or None when the relay is well-behaved):
     auth_after         wants NIP-42 authentication from the n-th REQ on
     rate               (burst, a second): REQs it takes; above that CLOSED "rate-limited:"
     event_rate         the same of events sent; the page that exceeds it is closed in its middle
-    max_subs           REQs open at once on a connection; above that a refusal
+    max_subs           REQs open at once on a connection; above that a refusal, with `subs_notice`
+                       a NOTICE
     latency            each answer waits for up to so many seconds
     drip               sends its frames byte by byte, so many seconds apart
     oversized_times    how often the oversized frame is sent (None: with every page)
@@ -45,6 +46,8 @@ from aiohttp import web
 from scripted_relay import Event, ScriptedRelay, _Connection, _drop, _selects
 from simnet.manners import Manners
 
+_TOO_MANY_SUBS = "error: too many concurrent REQs"
+
 
 class HostileRelay(ScriptedRelay):
     """See the module's docstring for the knobs; `knobs` go to ScriptedRelay otherwise."""
@@ -63,6 +66,7 @@ class HostileRelay(ScriptedRelay):
         refuse_every: int = 0,
         refuse_times: int | None = None,
         as_notice: bool = False,
+        subs_notice: bool = False,
         silent_every: int = 0,
         silent_times: int | None = None,
         down_after: int | None = None,
@@ -91,6 +95,7 @@ class HostileRelay(ScriptedRelay):
         self.refuse_every = refuse_every
         self.refuse_times = refuse_times
         self.as_notice = as_notice
+        self.subs_notice = subs_notice
         self.silent_every = silent_every
         self.silent_times = silent_times
         self.down_after = down_after
@@ -199,7 +204,7 @@ class HostileRelay(ScriptedRelay):
             self.manners.limited()
             return "rate-limited: too many events"
         if self.max_subs is not None and len({*connection.tasks, name}) > self.max_subs:
-            return "error: too many concurrent REQs"
+            return _TOO_MANY_SUBS
         if self.refuse_every and number % self.refuse_every == 0 and self.refuse_times != 0:
             if self.refuse_times is not None:
                 self.refuse_times -= 1
@@ -209,7 +214,7 @@ class HostileRelay(ScriptedRelay):
         return ""
 
     async def _send_refusal(self, connection: _Connection, name: str, text: str) -> None:
-        if self.as_notice:
+        if self.subs_notice if text == _TOO_MANY_SUBS else self.as_notice:
             await connection.send("NOTICE", text)
         else:
             await connection.send("CLOSED", name, text)
