@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bench import archiving, checking, growing, memory, monitoring, requesting, writing
+from bench import archiving, checking, growing, history, memory, monitoring, requesting, writing
 from bench.figures import Point
 from bench.page import write_page
 from bench.processes import ROOT
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Amounts], Point]] = {
     "memory": memory.measure,
     "growth": growing.measure,
     "monitor": monitoring.measure,
+    "history": history.measure,
 }
 
 

@@ -24,6 +24,8 @@ class Amounts:
     growth: tuple[int, ...] = (100_000, 1_000_000, 3_000_000)
     growth_events: int = 10_000
     monitor_relays: int = 5_000
+    history_relays: int = 10_000
+    history_rounds: int = 16
 
 
 QUICK = Amounts(
@@ -38,6 +40,8 @@ QUICK = Amounts(
     growth=(20_000, 100_000),
     growth_events=2_000,
     monitor_relays=300,
+    history_relays=1_000,
+    history_rounds=8,
 )
 
 

@@ -1,12 +1,16 @@
-"""What a check found beyond NIP-66's results, as a row of relay_facts."""
+"""What a check found, as it is kept: results of NIP-66 in nip66, all else in relay_facts."""
 
 import json
 from collections.abc import Sequence
+from math import log10
 
 import asyncpg
+from nostr_tools import RelayMetadata
 
 from nostr.probe import ProbeReport
 
+_EXACT_BELOW = 20  # milliseconds
+_STEPS = 24  # for each power of ten
 _RECORD = "SELECT record_relay_facts($1, $2, $3::jsonb[])"
 
 
@@ -44,3 +48,32 @@ def _document(report: ProbeReport, outcome: str) -> dict[str, object]:
         "tls_issuer": facts.link.tls_issuer,
         "tls_expires_at": facts.link.tls_expires_at,
     }
+
+
+def kept_metadata(report: ProbeReport) -> RelayMetadata:
+    """The metadata of a report with its round-trip times as `kept_rtt` has them."""
+    metadata = report.metadata
+    nip66 = metadata.nip66
+    if nip66 is None or not nip66.openable:
+        return metadata
+    rtts = (nip66.rtt_open, nip66.rtt_read, nip66.rtt_write)
+    kept = RelayMetadata.Nip66(
+        nip66.openable,
+        nip66.readable,
+        nip66.writable,
+        *(None if rtt is None else kept_rtt(rtt) for rtt in rtts),
+    )
+    return RelayMetadata(metadata.relay, metadata.generated_at, metadata.nip11, kept)
+
+
+def kept_rtt(milliseconds: int) -> int:
+    """A round-trip time to within 5 % and half a millisecond, which is less than it differs from
+    one check to the next.
+
+    Exact times would make nearly every result a row of its own, and nip66 would grow with every
+    check; so it holds some ten thousand rows for ever.
+    """
+    if milliseconds < _EXACT_BELOW:
+        return milliseconds
+    step: float = 10.0 ** (round(log10(milliseconds) * _STEPS) / _STEPS)
+    return round(step)

@@ -13,7 +13,7 @@ from bigbrotr import BigBrotr
 from metadata_rows import write_metadata
 from monitoring.candidates import is_proven
 from monitoring.due import ANSWERED_AT
-from monitoring.facts import record_facts
+from monitoring.facts import kept_metadata, record_facts
 from monitoring.schedule import FIRST_RECHECK_SECONDS, LONGEST_PLAN_SECONDS, rest_after_failure
 from nostr.probe import ProbeReport
 
@@ -100,7 +100,7 @@ async def store(db: BigBrotr, owner: str, batch: Sequence[Checked], frequency: f
     were new. Raises DatabaseError."""
     now = int(time.time())
     reports = [(checked.stored, checked.outcome) for checked in batch if checked.stored]
-    metadata = [report.metadata for report, _ in reports]
+    metadata = [kept_metadata(report) for report, _ in reports]
     releases = [release_of(checked, now, frequency, random.random()) for checked in batch]
 
     async def work(conn: asyncpg.Connection) -> int:
