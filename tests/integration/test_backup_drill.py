@@ -139,8 +139,10 @@ def give(machine: Host, name: str) -> None:
 
 async def test_a_moment_comes_back_from_the_log() -> None:
     make_folder, base_backup, clean_up, restore = blocks(PAGE, LOG)
-    assert "install -d" in make_folder
     with host("archive_mode = on\n") as machine:
+        user = '-o "$(id -u)" -g "$(id -g)"'
+        wal = str(machine.folder / "wal")
+        machine.run(make_folder, {"-o 999 -g 999": user, "/srv/bigbrotr-wal": wal})
         await create_archive(machine)
         await add_events(machine, 0, 300)
         machine.run(base_backup)
