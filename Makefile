@@ -6,7 +6,8 @@ VENV := .venv
 READY := $(VENV)/.ready
 IN_VENV := PYTHONPATH=src $(VENV)/bin/python
 
-.PHONY: help env setup requirements demo stop run test simnet bench bench-quick lint format clean
+.PHONY: help env setup requirements demo stop run test test-compose simnet bench bench-quick lint format \
+	clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C (DAT
 
 test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARGS="-k name")
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-compose: $(READY)  ## Build and run the suite in Docker, break it, and see it heal (ARGS="-x")
+	@$(VENV)/bin/python -m pytest tests/compose $(ARGS)
 
 simnet: $(READY)  ## Archive a hostile simulated network (SEEDS=200; SEED=, FAULT=, REPLAY= for one)
 	@SEEDS="$(SEEDS)" FROM="$(FROM)" SEED="$(SEED)" FAULT="$(FAULT)" REPLAY="$(REPLAY)" \
