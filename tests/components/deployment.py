@@ -5,6 +5,7 @@ It has a project name, ports and passwords of its own, and leaves nothing behind
 
 import asyncio
 import json
+import os
 import re
 import secrets
 import shutil
@@ -45,7 +46,9 @@ class Deployment:
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
-        self.project = f"bigbrotr-test-{secrets.token_hex(3)}"
+        self.project = os.environ.get("COMPOSE_TEST_PROJECT") or (
+            f"bigbrotr-test-{secrets.token_hex(3)}"
+        )
         _copy_clone(folder)
         run("make", "env", cwd=folder)
         self._written = (folder / ".env").read_text()

@@ -45,16 +45,18 @@ def build_relay_image(folder: Path, tag: str) -> None:
 
 
 class DockerRelay:
-    """A relay with one or more names on a network; what it was given is in `published`."""
+    """A relay with one or more names on the project's network of relays; what it was given is in
+    `published`."""
 
-    def __init__(self, image: str, network: str, *names: str) -> None:
+    def __init__(self, project: str, image: str, *names: str) -> None:
         self.urls = [f"wss://{name}:{_PORT}" for name in names]
         self.published: dict[str, DemoEvent] = {}
         self._port = free_port()
         self._author = Author(names[0])
         aliases = [part for name in names for part in ("--network-alias", name)]
         self.container = docker(
-            "run", "--detach", "--restart=unless-stopped", "--network", network, *aliases,
+            "run", "--detach", "--restart=unless-stopped", "--name", f"{project}-{names[0]}",
+            "--network", f"{project}_relays", *aliases,
             "--publish", f"127.0.0.1:{self._port}:{_PORT}", image,
         )  # fmt: skip
 

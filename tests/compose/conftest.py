@@ -46,9 +46,8 @@ def stage(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         build_relay_image(tmp_path_factory.mktemp("relay"), image)
         # The networks have to be there for the relays, and the relays for the first cycle.
         deployment.compose("create", timeout=900)
-        network = f"{deployment.project}_relays"
         names = (("relay-priority",), ("relay-open", "relay-found"))
-        relays.extend(DockerRelay(image, network, *of_one) for of_one in names)
+        relays.extend(DockerRelay(deployment.project, image, *of_one) for of_one in names)
         stage = Stage(deployment, *relays, start)
         _write_lists(deployment.folder, stage)
         _first_events(stage)

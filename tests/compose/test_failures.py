@@ -105,6 +105,27 @@ def test_torproxy_gone(stage: Stage, suite: Deployment) -> None:
         suite.becomes_ready()
 
 
+def test_cycles_that_fail(stage: Stage, suite: Deployment) -> None:
+    """The database answers, but not what it is asked for."""
+    with nobody_dies(suite):
+        suite.sql("REVOKE SELECT ON relays FROM bigbrotr_writer")
+        try:
+            all_say(suite, "the last cycle failed: ")
+        finally:
+            suite.sql("GRANT SELECT ON relays TO bigbrotr_writer")
+        suite.becomes_ready()
+    stage.goes_on()
+
+
+def test_started_before_the_database(suite: Deployment) -> None:
+    suite.compose("stop", "database")
+    suite.compose("restart", "finder")
+    suite.until(lambda: suite.ask("finder", "/health") == HEALTHY, "it is alive")
+    assert says(suite, "finder", "the service is not ready yet")
+    suite.compose("start", "database")
+    suite.becomes_ready()
+
+
 def test_cut_off_from_the_database(stage: Stage, suite: Deployment) -> None:
     container, network = suite.containers("synchronizer")[0], f"{suite.project}_data"
     with nobody_dies(suite):
@@ -170,6 +191,29 @@ def test_stopped(suite: Deployment) -> None:
     )
     suite.compose("start", "finder")
     suite.becomes_ready("finder")
+
+
+def test_wrong_setting(suite: Deployment) -> None:
+    """It ends at every start, and its log says why."""
+    suite.set(FINDER_FREQUENCY_HOUR="never")
+    try:
+        suite.compose("up", "--detach", "--no-deps", "finder")
+        suite.until(lambda: suite.inspect("finder")["RestartCount"] > 0, "it ends and starts again")
+        status, body = suite.ask("finder", "/health")
+        assert (status, body["status"]) == (503, "unreachable")
+        assert "FINDER_FREQUENCY_HOUR is 'never'" in suite.logs("finder")
+    finally:
+        suite.set(FINDER_FREQUENCY_HOUR="8")
+        suite.compose("up", "--detach", "--no-deps", "finder")
+    suite.becomes_ready("finder")
+
+
+def test_health_ports_gone(stage: Stage, suite: Deployment) -> None:
+    suite.compose("stop", "health")
+    assert {suite.ask(name)[0] for name in HEALTH_PORTS} == {0}
+    stage.goes_on()
+    suite.compose("start", "health")
+    suite.becomes_ready()
 
 
 # The main process is the first that the kernel would choose; then memory runs out.
