@@ -14,6 +14,7 @@ from components.docker_relays import DockerRelay, Stage, build_relay_image
 SETTINGS = {
     "ALLOW_PRIVATE_RELAYS": "true",
     "FINDER_AGGREGATOR_URLS": "",
+    "FINDER_NIP66_RELAYS": "",
     "FINDER_LOOP_INTERVAL_MINUTES": "0.05",
     "MONITOR_FREQUENCY_HOUR": "0.01",
     "MONITOR_NUM_CORES": "1",

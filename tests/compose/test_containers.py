@@ -17,9 +17,10 @@ NETWORKS = {
     "torproxy": {"relays"},
     "health": {"health"},
 }
-# What can be written to; all but the volume of the database is in memory.
+# What can be written to; all but the volume of the database is in memory. /wal_archive is the null
+# device while WAL_ARCHIVE_DIRECTORY is not set.
 WRITABLE = {
-    "database": {"/tmp", "/var/lib/postgresql/data", "/run/postgresql"},
+    "database": {"/tmp", "/var/lib/postgresql/data", "/run/postgresql", "/wal_archive"},
     "pgbouncer": {"/run/pgbouncer"},
     "torproxy": {"/etc/tor", "/var/lib/tor"},
     "health": set[str](),

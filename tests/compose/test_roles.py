@@ -191,7 +191,9 @@ async def test_a_thousand_clients_share_a_few_connections(suite: Deployment) -> 
     ("service", "name"),
     [
         ("database", "POSTGRES_PASSWORD"),
-        ("initializer", "POSTGRES_OWNER_PASSWORD"),
+        ("initializer", "POSTGRES_PASSWORD"),
+        ("initializer", "POSTGRES_READER_PASSWORD"),
+        ("initializer", "PGBOUNCER_AUTH_PASSWORD"),
         ("pgbouncer", "PGBOUNCER_AUTH_PASSWORD"),
         ("pgbouncer", "PGBOUNCER_ADMIN_PASSWORD"),
         ("monitor", "POSTGRES_PASSWORD"),
