@@ -168,9 +168,10 @@ def host(more_settings: str = "") -> Iterator[Host]:
         if account is not None:
             account.give(path, mode)
     running = Host(folder, port, made.binaries.folder, account)
-    running.run("docker compose up -d")
     try:
+        running.run("docker compose up -d")
         yield running
-    finally:
         running.run("docker compose down")
+    finally:
+        running.run("pg_ctl -D ../data -s -m immediate stop || true")
         shutil.rmtree(folder)
