@@ -56,6 +56,9 @@ def clear_errors(target: str) -> Iterator[None]:
         if "clos" not in str(error):
             raise
         raise DatabaseUnavailable(f"{target}: {_one_line(error)}") from error
+    except asyncpg.InternalClientError as error:
+        # A server that dies between two messages leaves asyncpg's own state in disorder.
+        raise DatabaseUnavailable(f"{target}: connection lost ({_one_line(error)})") from error
     except TimeoutError as error:
         raise DatabaseUnavailable(
             f"{target}: no answer in time; check that it is up and that POSTGRES_DB exists"

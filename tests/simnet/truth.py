@@ -220,9 +220,26 @@ def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> N
                 verdict.problems.append(
                     f"gap {since}..{until} says {why}, with {crowd} events there"
                 )
+            elif why == "saturated" and (way := _way_to_read(relay, since)):
+                verdict.problems.append(f"gap {since} says {why}, but {way}")
         elif why not in plan.outcomes or Reading.UNREADABLE not in plan.reading:
             verdict.problems.append(f"gap {since}..{until} says {why!r}")
     verdict.problems += relay.manners.complaints()
+
+
+def _way_to_read(relay: HostileRelay, second: int) -> str:
+    """How a crowded second could have been read all the same, if the relay only caps its pages."""
+    kinds = Counter(event["kind"] for event in relay.events if event["created_at"] == second)
+    twisted = relay.cap_low or relay.cap_by_load or relay.cap_by_filter or relay.empty_lie
+    untidy = relay.noise or relay.repeat > 1 or relay.eose == "middle" or relay.order == "random"
+    if twisted or untidy or relay.cap is None or not all(map(_is_right, relay.events)):
+        return ""
+    if max(kinds.values()) < relay.cap:
+        return f"each of its {len(kinds)} kinds fits on a page"
+    whole = relay.neg_hides is None and relay.neg_cap is None and relay.neg_records is None
+    if relay.negentropy is True and whole and kinds.total() > relay.cap:
+        return "NIP-77 shows all of it"
+    return ""
 
 
 def check_economy(verdict: Verdict, relay: HostileRelay, page: int) -> None:
