@@ -9,8 +9,9 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import nostr_sdk
@@ -30,6 +31,7 @@ from worker_process import collect_rarely
 PAGE = 500
 LANES = 4
 Check = Callable[[str], bool]
+_EOSE = PageEnd(EndKind.EOSE)
 
 
 @dataclass(slots=True)
@@ -99,6 +101,58 @@ def peer(events: Sequence[SignedEvent], check: Check) -> str:
     return answer(clock, len(events))
 
 
+async def sdk_fetch(events: Sequence[SignedEvent], port: int) -> str:
+    """nostr-sdk's own client: fetches the same pages over a WebSocket, and checks them."""
+    relay = f"ws://127.0.0.1:{port}"
+    first = events[0].created_at
+    assert not await _sdk_pages(f"{relay}/altered", [first]), "it takes altered events"
+    with Clock() as clock:
+        pages = await _sdk_pages(relay, range(first, events[-1].created_at + 1, PAGE))
+    assert sum(pages) == len(events), f"{sum(pages)} of {len(events)}"
+    return answer(clock, len(events))
+
+
+async def _sdk_pages(relay: str, starts: Iterable[int]) -> list[int]:
+    """How many events each page brought, as many pages in flight as ours has; empty ones not."""
+    url = nostr_sdk.RelayUrl.parse(relay)
+    client = nostr_sdk.ClientBuilder().build()
+    await client.add_relay(url)
+    await client.try_connect(timedelta(seconds=5))
+    remaining = iter(starts)
+    pages: list[int] = []
+
+    async def lane() -> None:
+        for start in remaining:
+            since, until = map(nostr_sdk.Timestamp.from_secs, (start, start + PAGE - 1))
+            flt = nostr_sdk.Filter().since(since).until(until).limit(PAGE)
+            target = nostr_sdk.ReqTarget.single(url, [flt])
+            pages.append(len(await client.fetch_events(target, timedelta(seconds=30))))
+
+    await asyncio.gather(*(lane() for _ in range(LANES)))
+    await client.shutdown()
+    return [page for page in pages if page]
+
+
+async def beside(events: Sequence[SignedEvent]) -> str:
+    """How long a page of one event takes at the most while one of all others is checked."""
+
+    async def none_known(ids: Sequence[str]) -> set[str]:
+        return set()
+
+    checker = PageChecker(none_known)
+    small, large = Page(_EOSE, (events[0],), 0, 0), Page(_EOSE, tuple(events[1:]), 0, 0)
+    with Clock() as clock:
+        busy = asyncio.create_task(checker.check(large, {"since": 0}))
+        waits: list[float] = []
+        while not busy.done():
+            with Clock() as one:
+                await checker.check(small, {"since": 0})
+            waits.append(one.wall)
+            await asyncio.sleep(0.005)
+    assert len((await busy).new) == len(events) - 1
+    return answer(clock, len(events), longest_wait=max(waits))
+
+
 async def ours(events: Sequence[SignedEvent], port: int, known: float, lanes: int) -> str:
     """Ours: received over a WebSocket, decoded, checked; `known` of the ids are in the archive."""
     stored = {event.id for event in events[: round(len(events) * known)]}
@@ -159,9 +213,7 @@ def frame_of(event: SignedEvent) -> bytes:
 
 async def _refuses_altered(checker: PageChecker, event: SignedEvent) -> None:
     wrong = event._replace(sig=event.sig[::-1])
-    page = Page(
-        PageEnd(EndKind.EOSE), (event._replace(content="!")._asdict(), wrong._asdict()), 0, 0
-    )
+    page = Page(_EOSE, (event._replace(content="!")._asdict(), wrong._asdict()), 0, 0)
     checked = await checker.check(page, {})
     # Known ids are not checked again: only the altered text is refused then.
     assert checked.refused["wrong-id"] == 1, "it takes an altered event"
@@ -187,6 +239,11 @@ def main(case: str, path: str, port: str) -> str | Awaitable[str]:
             return peer(events, tools_check)
         case ["nostr-sdk"]:
             return peer(events, sdk_check)
+        case ["nostr-sdk-fetch"]:
+            return sdk_fetch(events, int(port))
+        case ["beside"]:
+            collect_rarely()
+            return beside(events)
         case ["steps"]:
             collect_rarely()
             return steps(events)

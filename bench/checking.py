@@ -8,14 +8,14 @@ from bench.stage import events_file, relay
 
 # Share of known ids, pages in flight.
 NEW, KNOWN = "ours:0:4", "ours:0.6:4"
-PEERS = ("signature", "nostr-tools", "nostr-sdk")
+PEERS = ("signature", "nostr-tools", "nostr-sdk", "nostr-sdk-fetch")
 _MICRO = 1_000_000
 
 
 def measure(amounts: Amounts) -> Point:
     """Every case in turn, as often as there are runs."""
     path = events_file("steady", steady(amounts.check_events))
-    cases = (NEW, KNOWN, *PEERS)
+    cases = (NEW, KNOWN, *PEERS, "beside")
     found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     steps: list[dict[str, float]] = []
     with relay(path) as running:
@@ -30,6 +30,12 @@ def measure(amounts: Amounts) -> Point:
     limit = series("one signature", "signature")
     new, known = series("new events", NEW), series("60 % known", KNOWN)
     tools, sdk = series("nostr-tools 1.4.0", "nostr-tools"), series("nostr-sdk", "nostr-sdk")
+    fetch = series("nostr-sdk's client, fetching", "nostr-sdk-fetch")
+    waits = Series("longest", tuple(run["longest_wait"] * 1e3 for run in found["beside"]))
+    large = Series(
+        f"the page of {amounts.check_events:,} that it is checked beside",
+        tuple(run["wall"] * 1e3 for run in found["beside"]),
+    )
     shares = {
         name: Series(name, tuple(_MICRO * run[name] / amounts.check_events for run in steps)).value
         for name in steps[0]
@@ -44,6 +50,8 @@ def measure(amounts: Amounts) -> Point:
             Figure("the same, 60 % already known", unit, known, limit, 0.6),
             Figure("receive and check a new event", unit, new, tools),
             Figure("receive and check a new event", unit, new, sdk),
+            Figure("receive and check a new event", unit, new, fetch),
+            Figure("longest check of one event beside a large page", "ms", waits, large),
         ),
         facts={
             "signature_without_key_us": series("", "signature", "without_key").value,
@@ -63,6 +71,7 @@ def measure(amounts: Amounts) -> Point:
                 "one signature (limit)": limit.value,
                 "nostr-tools, no network": tools.value,
                 "nostr-sdk, no network": sdk.value,
+                "nostr-sdk's client": fetch.value,
             },
             "µs of CPU by step of the hot path": {
                 **dict(sorted(shares.items(), key=lambda item: -item[1])),

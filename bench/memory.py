@@ -23,14 +23,15 @@ _AT_ONCE = 10
 
 
 def measure(amounts: Amounts) -> Point:
-    """One worker; relays that hold the same events, and one that sends without an end."""
+    """One worker; relays that hold the same events, one that sends without an end, and one whose
+    pages have 100 MB."""
     until = START + _EVENTS_PER_RELAY * _SECONDS_PER_EVENT
     path = events_file("memory", growing(_EVENTS_PER_RELAY, _EVENTS_PER_RELAY * _SECONDS_PER_EVENT))
     number = amounts.memory_events // _EVENTS_PER_RELAY
     with server() as cluster, ExitStack() as stack:
         running = stack.enter_context(relay(path))
         base = f"ws://127.0.0.1:{running.port}"
-        urls = [f"{base}/endless", *(f"{base}/{name}" for name in range(number))]
+        urls = [f"{base}/endless", f"{base}/large", *(f"{base}/{name}" for name in range(number))]
         database = cluster.create_database()
         env = environment_for(
             database,
@@ -61,6 +62,7 @@ def measure(amounts: Amounts) -> Point:
         facts={
             "peak_mb": max(size for _, _, size in samples),
             "endless_events": counts.get("flooded", 0),
+            "large_pages_mb": counts.get("large bytes", 0) / 1e6,
             "at_once": _AT_ONCE,
         },
         lines={

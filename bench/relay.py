@@ -1,9 +1,10 @@
 """A relay that costs little: `python -m bench.relay EVENTS CAP PORT [DELAYED_PORT RTT_MS]`.
 
 It serves since, until, limit and ids from memory, newest first, at most CAP events a request,
-and counts what it sends (`GET /counts`). Any path is the same relay; below `/endless` it sends
-events for ever, without EOSE. The delayed port leads to the same relay through a TCP proxy that
-adds a round trip.
+and counts what it sends (`GET /counts`). Any path is the same relay, but below `/endless` it sends
+events for ever, without EOSE; below `/large` each event has a member of 200 KB that means nothing,
+which makes 100 MB of a page of 500; and below `/altered` no event is what its author signed. The
+delayed port leads to the same relay through a TCP proxy that adds a round trip.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import orjson
 from aiohttp import WSMsgType, web
 
 _CHUNK = 65_536
+_PADDING = b',"padding":"' + b"x" * 200_000 + b'"}'
 
 
 class Relay:
@@ -54,8 +56,11 @@ class Relay:
             elif verb == "REQ" and request.path.startswith("/endless"):
                 self.counts["floods"] += 1
                 floods[name] = asyncio.create_task(self._flood(socket, name))
+            elif verb == "REQ" and request.path.startswith("/large"):
+                await self._answer_large(socket, name, filters)
             elif verb == "REQ":
-                await self._answer(socket, transport, name, filters)
+                altered = request.path.startswith("/altered")
+                await self._answer(socket, transport, name, filters, altered)
         for task in floods.values():
             task.cancel()
         return socket
@@ -66,15 +71,32 @@ class Relay:
         transport: asyncio.Transport,
         name: str,
         filters: list[dict[str, Any]],
+        altered: bool,
     ) -> None:
         head = b'["EVENT",' + orjson.dumps(name) + b","
         self.counts["requests"] += 1
         with suppress(ConnectionError):
             for flt in filters:
-                frames = [_text_frame(head + event + b"]") for event in self._matching(flt)]
+                events = list(self._matching(flt))
+                if altered:
+                    events = [event.replace(b'"content":"', b'"content":"!') for event in events]
+                frames = [_text_frame(head + event + b"]") for event in events]
                 self.counts["events"] += len(frames)
                 # A system call a page, not an event: the client must not wait for this relay.
                 transport.write(b"".join(frames))
+            await socket.send_frame(orjson.dumps(["EOSE", name]), WSMsgType.TEXT)
+
+    async def _answer_large(
+        self, socket: web.WebSocketResponse, name: str, filters: list[dict[str, Any]]
+    ) -> None:
+        head = b'["EVENT",' + orjson.dumps(name) + b","
+        self.counts["large pages"] += 1
+        with suppress(ConnectionError):
+            for flt in filters:
+                for event in self._matching(flt):
+                    frame = head + event[:-1] + _PADDING + b"]"
+                    self.counts["large bytes"] += len(frame)
+                    await socket.send_frame(frame, WSMsgType.TEXT)
             await socket.send_frame(orjson.dumps(["EOSE", name]), WSMsgType.TEXT)
 
     def _matching(self, flt: dict[str, Any]) -> Iterator[bytes]:
