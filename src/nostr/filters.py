@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import reduce
 from hashlib import sha256
+from math import inf
 from typing import Any
 
 import orjson
@@ -58,6 +59,8 @@ def matches(event: SignedEvent, flt: Mapping[str, Any]) -> bool:
 def matcher(flt: Mapping[str, Any]) -> Matcher:
     """A function that tells whether the filter selects an event, for many events."""
     tests = [_TESTS[key](value) for key, value in flt.items() if key in _TESTS]
+    if "since" in flt or "until" in flt:
+        tests.append(_time_test(flt.get("since", 0), flt.get("until", inf)))
     tests += [_tag_test(key[1:], value) for key, value in flt.items() if _TAG_KEY(key)]
     return reduce(_both, tests) if tests else _anything
 
@@ -85,12 +88,8 @@ def _kind_test(kinds: list[int]) -> Matcher:
     return lambda event: event.kind in wanted
 
 
-def _since_test(since: int) -> Matcher:
-    return lambda event: event.created_at >= since
-
-
-def _until_test(until: int) -> Matcher:
-    return lambda event: event.created_at <= until
+def _time_test(since: int, until: float) -> Matcher:
+    return lambda event: since <= event.created_at <= until
 
 
 def _tag_test(letter: str, values: list[str]) -> Matcher:
@@ -109,8 +108,6 @@ _TESTS: dict[str, Callable[[Any], Matcher]] = {
     "ids": _id_test,
     "authors": _author_test,
     "kinds": _kind_test,
-    "since": _since_test,
-    "until": _until_test,
 }
 
 

@@ -103,8 +103,7 @@ class Inbox:
     def _take_event(self, subscription: str, event: object, size: int) -> bool:
         """Whether an open page took the event."""
         page = self.pages.get(subscription)
-        if page is not None and not page.has_ended:
-            page.add(event, size)
+        if page is not None and page.add(event, size):
             return True
         self.stray += 1
         if subscription in self._complete:

@@ -22,18 +22,17 @@ class LiveFeed:
         self.malformed = 0
         self.last_notice = ""
 
-    @property
-    def has_ended(self) -> bool:
-        return self.ended is not None
-
-    def add(self, event: object, size: int) -> None:
-        """Takes an event from the connection."""
+    def add(self, event: object, size: int) -> bool:
+        """Takes an event from the connection; False once the feed has ended."""
+        if self.ended is not None:
+            return False
         if len(self._events) >= self._max_events or self._bytes + size > self._max_bytes:
             self.end(PageEnd(EndKind.OVERFLOW))
-            return
+            return True
         self._events.append(event)
         self._bytes += size
         self._changed.set()
+        return True
 
     def end(self, end: PageEnd) -> None:
         """Hears how a page would have ended."""

@@ -70,19 +70,20 @@ class PageCollector:
         self.malformed = 0
         self.last_notice = ""
 
-    @property
-    def has_ended(self) -> bool:
-        return self._ended.done()
-
-    def add(self, event: object, size: int) -> None:
-        if len(self._events) >= self._max_events or self._received_bytes + size > self._max_bytes:
+    def add(self, event: object, size: int) -> bool:
+        """Whether the event was for this page: False once it has ended."""
+        if self._ended.done():
+            return False
+        received_bytes = self._received_bytes + size
+        if len(self._events) >= self._max_events or received_bytes > self._max_bytes:
             self.end(PageEnd(EndKind.OVERFLOW))
-            return
+            return True
         self._last_heard = self._loop.time()
         if self._first_heard is None:
             self._first_heard = self._last_heard
-        self._received_bytes += size
+        self._received_bytes = received_bytes
         self._events.append(event)
+        return True
 
     def end(self, end: PageEnd) -> None:
         """Ends the page; nothing is added any more."""

@@ -118,16 +118,14 @@ def _parse(
     odd: list[str] = []
     for obj in objects:
         try:
-            event = parse_event(obj)
+            event = obj if type(obj) is SignedEvent else parse_event(obj)
         except EventRefused as error:
             refused[error.reason] += 1
             if isinstance(obj, dict) and isinstance(obj.get("id"), str):
                 claimed[obj["id"].lower()] = obj.get("created_at")
             continue
-        if event.id in parsed:
+        if parsed.setdefault(event.id, event) is not event:
             refused["repeated"] += 1
-        else:
-            parsed[event.id] = event
-            if event is not obj:
-                odd.append(event.id)
+        elif event is not obj:
+            odd.append(event.id)
     return parsed, odd
