@@ -580,4 +580,6 @@ async def test_documented_commands_run(database: Database, db: BigBrotr, tmp_pat
     assert output.split() == [b"5"]
     assert (tmp_path / "archive.jsonl.zst").read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
     assert len((tmp_path / "relay.jsonl").read_bytes().splitlines()) == 5
+    assert b"export: done: 5 events" in errors
+    assert b"import_events: done: 5 events" in errors
     assert b"0 new, 5 known" in errors

@@ -4,16 +4,15 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Sequence
 
-from components.databases import Cluster, start_cluster
+from components.databases import start_cluster
 from simnet.bed import SERVICES, Batch, batches_of, run_batches
 from simnet.cases import parse_case
 from simnet.faults import FAULTS
 from simnet.known import KNOWN
-from simnet.networks import BIG, Plan, alone, big, by_fault, network, plan_of, well_behaved
+from simnet.networks import Plan, alone, big, by_fault, network, plan_of, well_behaved
 from simnet.report import failures, figures, table, totals
-from simnet.shrink import kind_of, shrink
+from simnet.shrink import shrink_failures
 
 _BATCH = 40
 _AT_ONCE = 3
@@ -41,7 +40,7 @@ def main() -> int:
             f"{time.monotonic() - started:.0f} s",
             flush=True,
         )
-        asyncio.run(_shrink(cluster, batches))
+        asyncio.run(shrink_failures(cluster, batches, _MOST_SHRUNK, _say))
     finally:
         cluster.stop()
     return 0 if all_.clean else 1
@@ -72,6 +71,10 @@ def _asked(name: str) -> str:
     return os.environ.get(name, "")
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
 def _tell(batch: Batch) -> None:
     bad = sum(bool(verdict.problems) for verdict in batch.verdicts)
     print(
@@ -82,24 +85,6 @@ def _tell(batch: Batch) -> None:
         sep="\n",
         flush=True,
     )
-
-
-async def _shrink(cluster: Cluster, batches: Sequence[Batch]) -> None:
-    """What failed, with less and less around it, down to a case that can be read."""
-    failed = [
-        (verdict, batch.service)
-        for batch in batches
-        for verdict in batch.verdicts
-        if verdict.problems and verdict.plan.case.origin != BIG
-    ]
-    for verdict, service in failed[:_MOST_SHRUNK]:
-        case = verdict.plan.case
-        print(f"\nShrinking {case.text}", flush=True)
-        smallest = await shrink(cluster, case, kind_of(verdict), service, print)
-        if smallest is None:
-            print("    It does not fail by itself: run its whole network again with SEED=.")
-        else:
-            print(f"make simnet REPLAY='{smallest.text}'", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bigbrotr import BigBrotr
 from components.checks import insert_check
 from components.databases import Cluster, Database
 from components.services import environment, running
+from nostr.urls import to_relay
 from simnet.drafts import Reading
 from simnet.events import TARGET
 from simnet.networks import Plan
@@ -39,12 +40,14 @@ Pair = tuple[Plan, HostileRelay]
 @dataclass
 class Batch:
     """Relays that one database and one service run share. `first_host` gives each relay an
-    address of its own, for a service asks but a few relays of one host at a time. `patient` are
-    relays that took many cycles."""
+    address of its own, for a service asks but a few relays of one host at a time. `monitored`:
+    by the real monitor, which then decides what the synchronizer reads; else the bed says that all
+    can be read. `patient` are relays that took many cycles."""
 
     plans: Sequence[Plan]
     first_host: int = 0
     service: str = SERVICES[0]
+    monitored: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
     patient: list[str] = field(default_factory=list)
@@ -99,14 +102,7 @@ class _Run:
         if service == "synchronizer":  # which leaves the priority relays alone
             wanted = [relay.url.url for plan, relay in self._pairs if (plan, relay) not in pairs]
         self._listed.write_text("".join(f"{url}\n" for url in wanted))
-        async with running(service, self._environment(), "--once") as program:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LONGEST_CYCLE):
-                    await program.process.wait()
-        self._batch.output.append(program.output)
-        ended = program.process.returncode
-        if ended not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"{service} ended with {ended}:\n{program.output}")
+        await self._run(service)
         for plan, relay in pairs:
             archive = await read_archive(self._connection, relay.url.url)
             if archive.leased:
@@ -170,10 +166,10 @@ class _Run:
                 break
 
     async def _monitor(self) -> None:
-        """The relays' checks, as the monitor would have left them: NIP-11 documents, and for the
-        synchronizer that they can be read."""
+        """Checks of the relays: NIP-11 documents, and for the synchronizer what can be read."""
         database = self._database
         readable = self._batch.service == "synchronizer"
+        relays = [relay for _, relay in self._pairs]
         async with BigBrotr(
             database.host,
             database.port,
@@ -181,9 +177,26 @@ class _Run:
             database.writer_password,
             database.dbname,
         ) as db:
-            for _, relay in self._pairs:
+            if self._batch.monitored:
+                await db.insert_relay_batch([to_relay(relay.url) for relay in relays], 1)
+                await self._run("monitor")
+                for relay in relays:
+                    relay.forget()
+                return
+            for relay in relays:
                 if readable or relay.nip11 is not None:
                     await insert_check(db, relay.url, readable=readable, nip11=relay.nip11)
+
+    async def _run(self, service: str) -> None:
+        """One cycle of a service, to its end or until it has taken far too long."""
+        async with running(service, self._environment(), "--once") as program:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_CYCLE):
+                    await program.process.wait()
+        self._batch.output.append(program.output)
+        ended = program.process.returncode
+        if ended not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"{service} ended with {ended}:\n{program.output}")
 
     def _environment(self) -> dict[str, str]:
         return environment(
@@ -196,6 +209,9 @@ class _Run:
             SYNCHRONIZER_BATCH_SIZE=PAGE,
             SYNCHRONIZER_REVERIFY_DAYS=1,
             SYNCHRONIZER_PRIORITY_RELAYS_PATH=self._listed,
+            MONITOR_NUM_CORES=1,
+            MONITOR_REQUESTS_PER_CORE=max(10, len(self._pairs)),
+            MONITOR_REQUEST_TIMEOUT=_IDLE_TIMEOUT,
             SECRET_KEY=_KEY,
             PUBLIC_KEY=_PUBLIC_KEY,
         )

@@ -128,6 +128,12 @@ class HostileRelay(ScriptedRelay):
             self._down = False
             await self._listen(self.port)
 
+    def forget(self) -> None:
+        """What was asked so far does not count."""
+        self.asked.clear()
+        self.events_sent = 0
+        self.manners = Manners(self.nip11)
+
     def matching(self, flt: dict[str, Any]) -> list[Event]:
         seconds = self._oldest_first
         first = bisect_left(seconds, flt.get("since", 0), key=_created_at)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from components.databases import Cluster
 from simnet.bed import Batch, run_batch
 from simnet.cases import Case, simpler, weight
-from simnet.networks import plan_of
+from simnet.networks import BIG, plan_of
 from simnet.truth import Verdict
 
 # A failure may need luck: it is given so many chances before it counts as gone.
@@ -27,6 +27,29 @@ def kind_of(verdict: Verdict) -> Failure:
 
 def _without_numbers(verdict: Verdict) -> set[str]:
     return {re.sub("[0-9]+", "#", problem) for problem in verdict.problems}
+
+
+async def shrink_failures(
+    cluster: Cluster,
+    batches: Sequence[Batch],
+    most: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Tell of the first failures of the batches what brings each back, with little around it."""
+    failed = [
+        (verdict, batch.service)
+        for batch in batches
+        for verdict in batch.verdicts
+        if verdict.problems and verdict.plan.case.origin != BIG
+    ]
+    for verdict, service in failed[:most]:
+        case = verdict.plan.case
+        tell(f"\nShrinking {case.text}")
+        smallest = await shrink(cluster, case, kind_of(verdict), service, tell)
+        if smallest is None:
+            tell("    It does not fail by itself: run its whole network again with SEED=.")
+        else:
+            tell(f"make simnet REPLAY='{smallest.text}'")
 
 
 async def shrink(
