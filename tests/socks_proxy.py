@@ -2,6 +2,8 @@
 
 import asyncio
 
+_WITH_PASSWORD = 2
+
 
 class SocksProxy:
     """The part of a SOCKS5 server (RFC 1928, 1929) that Tor plays: it notes what is asked for
@@ -14,7 +16,11 @@ class SocksProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, methods = await reader.readexactly(2)
-        await reader.readexactly(methods)
+        if _WITH_PASSWORD not in await reader.readexactly(methods):
+            # Somebody who only asks whether a proxy is here.
+            writer.write(b"\x05\x00")
+            writer.close()
+            return
         writer.write(b"\x05\x02")
         _, length = await reader.readexactly(2)
         self.users.append((await reader.readexactly(length)).decode())

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from errors import ConfigError, PortTaken
 from standalone import dotenv, run
-from standalone.pgbouncer import SERVER_CONFIGURATION, configuration, missing_packages
+from standalone.debian import missing_packages
+from standalone.pgbouncer import SERVER_CONFIGURATION, configuration
 from standalone.postgres import major_version
 from standalone.processes import free_port
 
