@@ -42,15 +42,18 @@ PASSWORDS = {
 
 
 class Deployment:
-    """One installation in `folder`."""
+    """One installation in `folder`; its secrets are in .env, or in files (`make env SECRETS=1`)."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], *, secrets_in_files: bool = False
+    ) -> None:
         self.folder = folder
         self.project = os.environ.get("COMPOSE_TEST_PROJECT") or (
             f"bigbrotr-test-{secrets.token_hex(3)}"
         )
+        self.project += "-files" if secrets_in_files else ""
         _copy_clone(folder)
-        run("make", "env", cwd=folder)
+        run("make", "env", *(["SECRETS=1"] if secrets_in_files else []), cwd=folder)
         self._written = (folder / ".env").read_text()
         self._settings = {
             "COMPOSE_PROJECT_NAME": self.project,
