@@ -224,6 +224,8 @@ def spelled(draw: st.DrawFn, host: str, port: int | None, path: str) -> str:
     segments = ["".join(map(escaped, segment)) for segment in path.split("/")]
     detour = draw(st.sampled_from(["/", "/./", "/x/../", "/%2e/", "/y/%2E%2e/"])) if path else "/"
     spelling = detour.join([segments[0], "/".join(segments[1:])]) if path else ""
+    if spelling.startswith("//") and shown == ":":
+        shown = ""  # host:// looks like a second scheme, and is refused as one
     return "".join(
         (
             draw(st.sampled_from(["", " ", "\t"])),
