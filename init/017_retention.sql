@@ -18,6 +18,10 @@ COMMENT ON COLUMN retention.removed_before IS
     'Events created before this second were removed. For all kinds, these seconds are not in the '
     'ledger and not asked for; for one kind, sync_progress.removed_kinds names it';
 
+COMMENT ON COLUMN sync_coverage.covered IS
+    'Seconds for which every event that the relay serves is in the archive, but for those of '
+    'kinds that table retention has removed';
+
 CREATE OR REPLACE FUNCTION filter_takes_kind(filter JSONB, kind INTEGER) RETURNS BOOLEAN
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN NOT filter ? 'kinds' OR filter -> 'kinds' @> to_jsonb(kind);
@@ -32,6 +36,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     rule RECORD;
     before BIGINT;
+    since BIGINT;
+    batch TEXT[];
     removed BIGINT;
 BEGIN
     FOR rule IN SELECT kind, keep_days FROM retention ORDER BY kind NULLS FIRST LOOP
@@ -55,6 +61,7 @@ BEGIN
               AND (rule.kind IS NULL OR member[2]::numeric = rule.kind)
         );
         GET DIAGNOSTICS removed = ROW_COUNT;
+        since := 0;
         LOOP
             UPDATE retention SET removed_events = removed_events + removed
             WHERE kind IS NOT DISTINCT FROM rule.kind;
@@ -67,21 +74,23 @@ BEGIN
             END IF;
             COMMIT;
 
+            -- From where the last batch ended: the index still has what was removed before.
             IF rule.kind IS NULL THEN
-                DELETE FROM events WHERE id IN (
-                    SELECT id FROM events
-                    WHERE created_at < before
+                SELECT array_agg(id), max(created_at) INTO batch, since FROM (
+                    SELECT id, created_at FROM events
+                    WHERE created_at >= since AND created_at < before
                     ORDER BY created_at LIMIT batch_size FOR UPDATE SKIP LOCKED
-                );
+                ) AS old;
             ELSE
-                DELETE FROM events WHERE id IN (
-                    SELECT id FROM events
-                    WHERE kind = rule.kind AND created_at < before
+                SELECT array_agg(id), max(created_at) INTO batch, since FROM (
+                    SELECT id, created_at FROM events
+                    WHERE kind = rule.kind AND created_at >= since AND created_at < before
                     ORDER BY created_at LIMIT batch_size FOR UPDATE SKIP LOCKED
-                );
+                ) AS old;
             END IF;
+            EXIT WHEN batch IS NULL;
+            DELETE FROM events WHERE id = ANY (batch);
             GET DIAGNOSTICS removed = ROW_COUNT;
-            EXIT WHEN removed = 0;
         END LOOP;
     END LOOP;
 END
