@@ -18,7 +18,7 @@ import asyncpg
 
 from errors import BigBrotrError, ServiceError
 from standalone import demo_archive, report
-from standalone.demo_archive import Progress, ReadBack
+from standalone.demo_archive import NamedRelay, Progress, ReadBack
 from standalone.demo_events import MINIMUM_EVENTS
 from standalone.demo_stage import SOFTWARE, Stage
 from standalone.kept import remember
@@ -83,8 +83,8 @@ class Demo:
         started = time.monotonic()
         reached = asyncio.run(self._watch(suite, started))
         codes = {} if self._keep else suite.stop_services()
-        result, counts, progress = asyncio.run(self._read(suite))
-        self._report(suite, result, counts, progress, reached)
+        result, counts, named, progress = asyncio.run(self._read(suite))
+        self._report(suite, result, counts, named, progress, reached)
         clean = all(code == 0 for code in codes.values())
         if not clean:
             _say(f"a service did not stop cleanly, exit codes: {codes}")
@@ -135,7 +135,7 @@ class Demo:
             "PUBLIC_KEY": archive.pubkey,
             "SEED_RELAYS_PATH": str(folder / "seed_relays.txt"),
             "FINDER_AGGREGATOR_URLS": "",
-            "FINDER_NIP66_RELAYS": "",
+            "FINDER_NIP66_RELAYS": self._stage.relays[0].websocket,
             "FINDER_LOOP_INTERVAL_MINUTES": "0.03",
             "MONITOR_LOOP_INTERVAL_MINUTES": "0.03",
             "MONITOR_REQUEST_TIMEOUT": "5",
@@ -177,12 +177,16 @@ class Demo:
             await connection.close()
         return clock.seconds()
 
-    async def _read(self, suite: Suite) -> tuple[ReadBack, dict[str, int], Progress]:
+    async def _read(
+        self, suite: Suite
+    ) -> tuple[ReadBack, dict[str, int], list[NamedRelay], Progress]:
         connection = await _connect(suite)
         try:
             result = await demo_archive.read_back(connection, self._stage.published)
             counts = await demo_archive.read_counts(connection)
-            return result, counts, await demo_archive.read_progress(connection, self._stage.held)
+            named = await demo_archive.read_named(connection)
+            progress = await demo_archive.read_progress(connection, self._stage.held)
+            return result, counts, named, progress
         finally:
             await connection.close()
 
@@ -191,6 +195,7 @@ class Demo:
         suite: Suite,
         result: ReadBack,
         counts: Mapping[str, int],
+        named: Sequence[NamedRelay],
         progress: Progress,
         reached: Mapping[str, float],
     ) -> None:
@@ -210,6 +215,8 @@ class Demo:
         for name in ("initializer", *SERVICES):
             log = (self._folder / f"{name}.log").read_text(errors="replace").splitlines()
             print(report.service_line(name, log))
+            if name == "finder":
+                print("\n".join(report.finder_lines(named, self._stage.names, log)))
         print(report.archive_line(counts, len(result.right), result.unknown))
         for event_id, problem in list(result.wrong.items())[:10]:
             print(f"WRONG {event_id}: {problem}")

@@ -47,6 +47,21 @@ _FOUND = """
            (SELECT coalesce(sum(events), 0)::bigint FROM refused_events) AS refused,
            (SELECT count(*) FROM sync_gaps) AS gaps
 """
+_NAMED = """
+    SELECT relay_url, source, name, times, candidates.url IS NOT NULL AS is_candidate
+    FROM relay_sources
+    LEFT JOIN relay_candidates AS candidates ON candidates.url = relay_url
+    ORDER BY relay_url, first_seen_at, source, name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRelay:
+    """A relay, or a candidate that has not answered, and the places that name it."""
+
+    url: str
+    is_candidate: bool
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,18 @@ async def read_progress(connection: asyncpg.Connection, urls: Collection[str]) -
 async def read_counts(connection: asyncpg.Connection) -> dict[str, int]:
     """Sizes that tell what the services did."""
     return dict(await connection.fetchrow(_FOUND))
+
+
+async def read_named(connection: asyncpg.Connection) -> list[NamedRelay]:
+    """Every relay and candidate that some source names, by URL."""
+    named: dict[str, NamedRelay] = {}
+    for row in await connection.fetch(_NAMED):
+        place = f"{row['source']} {row['name']} ({row['times']}x)"
+        before = named[row["relay_url"]].places if row["relay_url"] in named else ()
+        named[row["relay_url"]] = NamedRelay(
+            row["relay_url"], row["is_candidate"], (*before, place)
+        )
+    return list(named.values())
 
 
 async def read_back(connection: asyncpg.Connection, published: Mapping[str, DemoEvent]) -> ReadBack:

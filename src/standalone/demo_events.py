@@ -153,11 +153,14 @@ def _profiles(authors: Sequence[Author], now: int) -> Iterator[DemoEvent]:
 def _relay_lists(
     authors: Sequence[Author], now: int, revealed_url: str, dead_url: str
 ) -> Iterator[DemoEvent]:
-    """Relay lists (kind 10002, NIP-65) with one good URL among the junk."""
+    """Relay lists (kind 10002, NIP-65) with one good URL among the junk, and what a monitor says
+    of the dead one (kind 30166, NIP-66)."""
     for number, author in enumerate(authors[:40]):
         junk = [["r", url] for url in JUNK_URLS[number % 4 :: 4]]
         good = [["r", revealed_url, "write"], ["r", dead_url]]
         yield author.sign(10_002, now - 86_400 * number - 3_600, [*junk, *good], "")
+    checked = [["d", dead_url], ["n", "clearnet"], ["rtt-open", "12"]]
+    yield authors[0].sign(30_166, now - 1_800, checked, "")
 
 
 def _rare_control_characters(author: Author, now: int) -> Iterator[DemoEvent]:

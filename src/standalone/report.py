@@ -1,12 +1,14 @@
 """The demo's verdict and what it prints: pure functions of what was counted."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from standalone.demo_archive import Progress, ReadBack
+from standalone.demo_archive import NamedRelay, Progress, ReadBack
 
 _CYCLE = re.compile(r" cycle_done (.*)$")
+_REFUSED = re.compile(r" urls_refused (.*)$")
+_REASON = re.compile(r"([a-z0-9-]+)=(\d+)(?=\s|$)")
 _NUMBER = re.compile(r"(\w+)=(\d+)(?=\s|$)")
 
 
@@ -153,6 +155,24 @@ def service_line(name: str, log: Sequence[str]) -> str:
         return f"{name:21} {seeds.partition(' seeds_added ')[2]}"
     counted = " ".join(f"{key}={value}" for key, value in totals.items() if value)
     return f"{name:21} {cycles} cycles: {counted or 'nothing to do'}"
+
+
+def finder_lines(
+    named: Sequence[NamedRelay], names: Mapping[str, str], log: Iterable[str]
+) -> Iterator[str]:
+    """Which relays were found, where, and what was refused; `names` are by URL."""
+    for one in named:
+        state = "candidate, no answer" if one.is_candidate else "relay"
+        known = names.get(one.url, one.url)
+        yield f"{'  found':21} {known}: {state}, named by {', '.join(one.places)}"
+    refused: dict[str, int] = {}
+    for line in log:
+        if found := _REFUSED.search(line):
+            for reason, count in _REASON.findall(found[1]):
+                refused[reason] = refused.get(reason, 0) + int(count)
+    if refused:
+        reasons = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
+        yield f"{'  refused':21} " + " ".join(f"{reason}={count}" for reason, count in reasons)
 
 
 def archive_line(counts: Mapping[str, int], right: int, unknown: int) -> str:

@@ -33,12 +33,20 @@ def test_the_demo_proves_the_archive_complete() -> None:
     done = demo()
     last = done.stdout.strip().splitlines()[-1]
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.fullmatch(r"demo: archived (\d+) of (\d+) events from 3 relays, 0 missing", last)
-    assert found is not None, last
-    assert found[1] == found[2]
-    assert 3_800 < int(found[1]) <= 4_000
+    verdict = re.fullmatch(r"demo: archived (\d+) of (\d+) events from 3 relays, 0 missing", last)
+    assert verdict is not None, last
+    assert verdict[1] == verdict[2]
+    assert 3_800 < int(verdict[1]) <= 4_000
     rows = re.findall(r"^(relay-\d) .* 0 +100\.00 ", done.stdout, re.MULTILINE)
     assert rows == ["relay-1", "relay-2", "relay-3"]
+    found = re.findall(r"^  found +(\S+): (.*), named by (.*)$", done.stdout, re.MULTILINE)
+    states = {url: (state, places) for url, state, places in found}
+    assert states["relay-1"] == ("relay", "list seed_relays.txt (1x)")
+    assert states["relay-3"][0] == "relay"
+    assert states["relay-3"][1].startswith("event 10002 (")
+    (dead,) = states.keys() - {"relay-1", "relay-2", "relay-3"}
+    assert states[dead][0] == "candidate, no answer"
+    assert "nip66 wss://127.0.0.1:" in states[dead][1]
     folder = re.search(r"working in (\S+)", done.stdout)
     assert folder is not None
     assert not Path(folder[1]).exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from standalone.demo_archive import Progress, ReadBack, RelayProgress
+from standalone.demo_archive import NamedRelay, Progress, ReadBack, RelayProgress
 from standalone.report import (
     ArrivalClock,
     RelayResult,
@@ -10,6 +10,7 @@ from standalone.report import (
     archive_line,
     archived_from,
     cycle_totals,
+    finder_lines,
     judge,
     progress_line,
     service_line,
@@ -126,3 +127,19 @@ def test_archive_line_names_its_counts() -> None:
     line = archive_line(counts, 20, 2)
     for text in ("20 events", "3 of them", "2 not of the demo", "4 refused", "8 gaps"):
         assert text in line
+
+
+def test_finder_lines_say_where_relays_were_found_and_what_was_refused() -> None:
+    named = [
+        NamedRelay("wss://a", False, ("list seeds.txt (1x)", "event 10002 (40x)")),
+        NamedRelay("wss://dead", True, ("event 10002 (40x)",)),
+    ]
+    log = [
+        "00:00:00,000 - FINDER - INFO - 🔍 urls_refused not-websocket=4 too-long=1",
+        "00:00:01,000 - FINDER - INFO - 🔍 urls_refused not-websocket=2 userinfo=2",
+    ]
+    lines = list(finder_lines(named, {"wss://a": "relay-1"}, log))
+    assert lines[0].endswith(" relay-1: relay, named by list seeds.txt (1x), event 10002 (40x)")
+    assert lines[1].endswith(" wss://dead: candidate, no answer, named by event 10002 (40x)")
+    assert lines[2].split() == ["refused", "not-websocket=6", "userinfo=2", "too-long=1"]
+    assert list(finder_lines([], {}, [])) == []
