@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +27,8 @@ _ANSWER_SECONDS: Final = 2
 _SOCKS5_GREETING: Final = b"\x05\x01\x00"
 _SOCKS5_ACCEPTED: Final = b"\x05\x00"
 
+_UNKNOWN_KIND: Final = "unknown"
+
 T = TypeVar("T")
 
 _module_logger = logging.getLogger(__name__)
@@ -41,8 +44,8 @@ class FailureStats(TypedDict):
 
 
 class RelayFailureTracker:
-    """Counts how relays fared and logs it every `check_interval` relays: as a warning when the
-    failure rate is above `alert_threshold` (0.0 to 1.0)."""
+    """Counts how relays fared, failures told apart by kind, and logs it every `check_interval`
+    relays: as a warning when the failure rate is above `alert_threshold` (0.0 to 1.0)."""
 
     def __init__(
         self,
@@ -54,36 +57,42 @@ class RelayFailureTracker:
         self._check_interval = check_interval
         self._logger = logger or _module_logger
         self._successes = 0
-        self._failures = 0
+        self._failures: Counter[str] = Counter()
 
     def record_success(self) -> None:
         """One more relay went well."""
         self._successes += 1
         self._report_when_due()
 
-    def record_failure(self) -> None:
-        """One more relay failed."""
-        self._failures += 1
+    def record_failure(self, kind: str = _UNKNOWN_KIND) -> None:
+        """One more relay failed; `kind` is a word that says how."""
+        self._failures[kind] += 1
         self._report_when_due()
 
     def get_stats(self) -> FailureStats:
         """The counts since the start."""
-        total = self._successes + self._failures
+        failures = self._failures.total()
+        total = self._successes + failures
         return FailureStats(
             total=total,
             successes=self._successes,
-            failures=self._failures,
-            failure_rate=self._failures / total if total else 0.0,
+            failures=failures,
+            failure_rate=failures / total if total else 0.0,
         )
+
+    def failures_by_kind(self) -> dict[str, int]:
+        """The failures since the start by their kind, the most frequent first."""
+        return dict(self._failures.most_common())
 
     def _report_when_due(self) -> None:
         stats = self.get_stats()
         if stats["total"] % self._check_interval:
             return
+        counted = {**stats, **self.failures_by_kind()}
         if stats["failure_rate"] > self._alert_threshold:
-            self._logger.warning(f"{LOG_WARNING} {fields('many_relays_fail', **stats)}")
+            self._logger.warning(f"{LOG_WARNING} {fields('many_relays_fail', **counted)}")
         else:
-            self._logger.info(f"{LOG_INFO} {fields('relays_processed', **stats)}")
+            self._logger.info(f"{LOG_INFO} {fields('relays_processed', **counted)}")
 
 
 def chunkify(lst: list[T], n: int) -> Generator[list[T], None, None]:

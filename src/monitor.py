@@ -125,7 +125,8 @@ class Monitor:
         await checks.run(plan.relays, stop)
         self._outcomes = checks.outcomes
         if checks.outcomes:
-            logger.info(f"{LOG_INFO} {fields('check_outcomes', **checks.outcomes)}")
+            counted = dict(checks.outcomes.most_common())
+            logger.info(f"{LOG_INFO} {fields('check_outcomes', **counted)}")
         await self._publisher.drain(0 if stop.is_set() else _PUBLISH_SECONDS)
         published = self._publisher.counts - published
         return CycleReport({**planned, **checks.counts, **published})
@@ -138,7 +139,10 @@ class Monitor:
         """The outcomes of the last cycle's checks, and how relays fared since the start."""
         return {
             "outcomes": dict(self._outcomes),
-            "relays_that_answered_before": dict(self._tracker.get_stats()),
+            "relays_that_answered_before": {
+                **self._tracker.get_stats(),
+                "failures_by_kind": self._tracker.failures_by_kind(),
+            },
         }
 
     async def close(self) -> None:

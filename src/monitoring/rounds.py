@@ -209,7 +209,7 @@ class CheckRound:
         if checked.answered:
             self._tracker.record_success()
         elif checked.answered_before:
-            self._tracker.record_failure()
+            self._tracker.record_failure(checked.outcome)
 
     async def _abandon(self) -> None:
         self._collect()

@@ -14,7 +14,7 @@ from nostr.urls import RelayUrl, to_relay
 from nostr.write_test import Keypair, WriteTest, asks_for_money
 
 _READ_TEST = {"kinds": [1], "limit": 1}
-_READ_TEST_EVENTS = 100
+_READ_TEST_EVENTS, _READ_TEST_BYTES = 100, 5 * 1024 * 1024
 _ANSWERS_HTTP = frozenset({"http-status", "not-websocket", "closed"})
 
 
@@ -152,7 +152,11 @@ class _Tests:
 
     async def _page(self) -> Page:
         return await self._connection.page(
-            _READ_TEST, idle_timeout=self._timeout, max_events=_READ_TEST_EVENTS
+            _READ_TEST,
+            idle_timeout=self._timeout,
+            max_events=_READ_TEST_EVENTS,
+            max_bytes=_READ_TEST_BYTES,
+            total_timeout=2 * self._timeout,
         )
 
     async def _test_writing(self, keypair: Keypair, now: int) -> int | None:

@@ -168,7 +168,7 @@ class Dispatcher:
         self.counts["failed" if report.failed else outcome] += 1
         self.counts.update(report.counts)
         if report.failed:
-            self._failures.record_failure()
+            self._failures.record_failure(outcome)
             if outcome in _OF_THE_SERVER:
                 self._resting.add((relay.host, relay.port))
         else:

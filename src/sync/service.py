@@ -117,7 +117,10 @@ class SynchronizerService:
         live = {"live": self._tails.info()} if self._tails else {}
         return {
             "synchronizing": running,
-            "sessions": self._failures.get_stats(),
+            "sessions": {
+                **self._failures.get_stats(),
+                "failures_by_kind": self._failures.failures_by_kind(),
+            },
             "progress": self._progress,
             **live,
         }

@@ -65,10 +65,21 @@ def test_the_tracker_counts() -> None:
     }
     for _ in range(3):
         tracker.record_success()
-    tracker.record_failure()
+    tracker.record_failure("timeout")
     stats = tracker.get_stats()
     assert stats == {"total": 4, "successes": 3, "failures": 1, "failure_rate": 0.25}
     assert f"{stats['failure_rate']:.1%}" == "25.0%"
+
+
+def test_the_tracker_tells_failures_apart(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = RelayFailureTracker(check_interval=4)
+    with caplog.at_level(logging.INFO):
+        for kind in ("dns", "timeout", "timeout"):
+            tracker.record_failure(kind)
+        tracker.record_failure()
+    assert tracker.failures_by_kind() == {"timeout": 2, "dns": 1, "unknown": 1}
+    assert next(iter(tracker.failures_by_kind())) == "timeout"
+    assert "timeout=2 dns=1 unknown=1" in caplog.messages[-1]
 
 
 def test_the_tracker_reports_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
