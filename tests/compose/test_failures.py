@@ -285,6 +285,7 @@ def test_sized_by_one_variable(stage: Stage, suite: Deployment) -> None:
         assert suite.inspect("database")["HostConfig"]["Memory"] == 512 << 20
         assert suite.sql("SHOW shared_buffers") == "128MB"
         assert suite.sql("SHOW effective_cache_size") == "384MB"
+        assert suite.sql("SHOW maintenance_work_mem") == "32MB"
         suite.becomes_ready()
         stage.goes_on()
     finally:

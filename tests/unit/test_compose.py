@@ -275,20 +275,38 @@ def start_database(directory: Path, **environ: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize(
-    ("memory", "shared_buffers", "cache"),
-    [("4096", "1024MB", "3072MB"), ("65536", f"{16 * 1024}MB", f"{48 * 1024}MB")],
-)
-def test_database_is_sized_by_its_memory(
-    tmp_path: Path, memory: str, shared_buffers: str, cache: str
-) -> None:
-    started = start_database(tmp_path, POSTGRES_PASSWORD="right", DATABASE_MEMORY_MB=memory)
+def memory_settings(directory: Path, megabytes: int) -> dict[str, int]:
+    """The settings that the database is started with, in megabytes."""
+    started = start_database(
+        directory, POSTGRES_PASSWORD="right", DATABASE_MEMORY_MB=str(megabytes)
+    )
     assert started.returncode == 0, started.stderr
     arguments = started.stdout.split()
     assert arguments[0] == "postgres"
-    assert f"shared_buffers={shared_buffers}" in arguments
-    assert f"effective_cache_size={cache}" in arguments
     assert "config_file=/etc/postgresql/postgresql.conf" in arguments
+    return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)MB", started.stdout)}
+
+
+def test_database_is_sized_by_its_memory(tmp_path: Path) -> None:
+    written = (ROOT / "postgresql.conf").read_text()
+    units = {"MB": 1, "GB": 1024}
+    default = memory_settings(tmp_path, 4096)
+    assert len(default) == 5
+    for name, megabytes in default.items():
+        found = re.search(rf"(?m)^{name} = (\d+)(MB|GB)$", written)
+        assert found, name
+        assert int(found[1]) * units[found[2]] == megabytes, name
+    for megabytes in (512, 1024, 65_536):
+        sized = memory_settings(tmp_path, megabytes)
+        assert sized == {name: value * megabytes // 4096 for name, value in default.items()}
+
+
+def test_database_has_the_figures_of_the_specification_on_its_host_of_64_gb(
+    tmp_path: Path,
+) -> None:
+    sized = memory_settings(tmp_path, 65_536)
+    assert sized["shared_buffers"] == 16 << 10
+    assert sized["effective_cache_size"] == 48 << 10
 
 
 @pytest.mark.parametrize(
