@@ -5,9 +5,9 @@ id. A set may lie as a page may: be cut at a limit, or come from an index that k
 the relay serves. So it counts only if
 
 - no event that we hold and that the set lacks is still served when asked for by id, and
-- it is not cut: nothing was new in it, or it is smaller than another set of this session (if
-  none was larger, the window is parted for comparison), or, for a second that REQ shows only
-  in part, it shows more than REQ did.
+- it is not cut: nothing was new in it, or it is smaller than another set of this session. If none
+  was larger, the window is parted for comparison, or, for a second that REQ shows only in part
+  and whose set must show more than REQ did, a wider one is looked at.
 
 Both ends of a window are asked for with a margin of one second, because a relay may leave out
 events at its bounds.
@@ -22,7 +22,7 @@ from nostr.negotiation import Negotiation
 from nostr.urls import RelayUrl
 from sync.asker import Asker
 from sync.by_id import fetch_by_id
-from sync.holdings import Holdings
+from sync.holdings import Holdings, Item
 from sync.relay_model import SMALLEST_PLAUSIBLE_CAP
 from sync.windows import Window
 from sync.writer import SessionWriter
@@ -141,6 +141,8 @@ class Reconciler:
         shared = [second for second, id_ in ours if id_ not in ended.have]
         seconds = shared + list(fetched.created_at.values())
         lacking = [id_ for second, id_ in ours if _holds(window, second) and id_ in ended.have]
+        if shown is not None:
+            await self._look_wider(asked, len(seconds))
         if fetched.withheld:
             tally.leave(window, "withheld")
         elif fetched.outside or await self._still_serves(lacking):
@@ -160,8 +162,28 @@ class Reconciler:
         larger_seen = len(seconds) < max(self._largest, SMALLEST_PLAUSIBLE_CAP)
         self._largest = max(self._largest, len(seconds))
         if shown is not None:
-            return sum(_holds(window, second) for second in seconds) > shown
+            return larger_seen and sum(_holds(window, second) for second in seconds) > shown
         return larger_seen or not changed
+
+    async def _look_wider(self, asked: Window, size: int) -> None:
+        """See whether the relay shows sets larger than that of this window. A wider one, of which
+        we hold more events, tells: if sets are cut at this size, it is no larger."""
+        if self._largest > size:
+            return
+        await self._writer.flush()
+        wide, ours, reach = asked, list[Item](), 1
+        while len(ours) <= size and wide.since > 0:
+            wide = Window(max(0, asked.since - reach), asked.until + reach)
+            ours = await self._holdings.items(wide, MOST_ITEMS)
+            reach *= 2
+        if not size < len(ours) <= MOST_ITEMS:
+            return
+        ended = await self._asker.negotiate(
+            {**self._flt, "since": wide.since, "until": wide.until}, ours
+        )
+        if ended.outcome == "done":
+            in_both = sum(id_ not in ended.have for _, id_ in ours)
+            self._largest = max(self._largest, in_both)
 
     async def _still_serves(self, ids: Sequence[str]) -> bool:
         """Whether some of the events come when asked for."""

@@ -127,6 +127,7 @@ async def test_a_second_that_nothing_splits(db: BigBrotr, local_relay: StartRela
         {"negentropy": "old"},
         {"negentropy": "blocked: not you"},
         {"negentropy": True, "neg_cap": 100},
+        {"negentropy": True, "neg_cap": 150},  # more than a page shows
         {"negentropy": True, "neg_records": 200},
         {"negentropy": True, "neg_hides": lambda event: event["id"] < "8"},
     ],

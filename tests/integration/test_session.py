@@ -197,8 +197,9 @@ async def test_what_comes_after_eose_is_archived_and_counted(db: BigBrotr) -> No
         report = await synchronize(db, relay.url.url, target)
         assert not report.failed
         assert relay.sent <= await archived(db, relay.url.url)
-        refused = await db.fetch("SELECT reason FROM refused_events")
-        assert [row["reason"] for row in refused] == ["after-eose"]
+        refused = {row["reason"] for row in await db.fetch("SELECT reason FROM refused_events")}
+        # What came late for several pages may be the same.
+        assert refused - {"repeated"} == {"after-eose"}
 
 
 async def test_refused_events_of_the_neighbouring_seconds_hide_nothing(db: BigBrotr) -> None:
