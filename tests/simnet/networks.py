@@ -164,8 +164,6 @@ def _draw_faults(rng: random.Random) -> list[Fault]:
         chosen[fault.group] = fault
     names = {fault.name for fault in chosen.values()}
     left = list(chosen.values())
-    if _WAITS & names:
-        left = [f for f in left if f.name not in _CROWDED]
     if "latency-of-seconds" in names or (_MANY_REQUESTS & names and _WAITS & names):
         left = [f for f in left if f.group not in _CROWDED_GROUPS and f.name not in _CROWDED]
     return sorted(left, key=FAULTS.index)
