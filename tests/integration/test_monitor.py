@@ -17,6 +17,7 @@ from bigbrotr import BigBrotr
 from components.databases import Database
 from components.relays import StartRelay
 from config import load_monitor_config
+from errors import ServiceError
 from event_rows import write_events
 from monitor import Monitor
 from nostr.events import SignedEvent
@@ -252,7 +253,8 @@ async def test_onion_relays_wait_for_a_proxy_that_is_configured_but_down(
     monitor = await start(TORPROXY_HOST="127.0.0.1", TORPROXY_PORT=str(proxy.port))
     assert await monitor.ready()
     accepting = False
-    assert not await monitor.ready()
+    with pytest.raises(ServiceError, match="Tor: no SOCKS5 proxy answers"):
+        await monitor.ready()
     report = await monitor.cycle(asyncio.Event())
     assert (report.counts["skipped_tor"], report.failed) == (1, False)
     assert await latest(db) == {}
