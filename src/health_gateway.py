@@ -30,6 +30,7 @@ NAME: Final = "HEALTH"
 PATHS: Final = ("/health", "/ready", "/")
 # A service says after READY_CHECK_TIMEOUT that its check takes too long; that is to arrive here.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=READY_CHECK_TIMEOUT + 2)
+_LOOKUP_SECONDS: Final = 3
 _ROUTE: Final = re.compile(r"(\d{1,5})=([\w.-]+):(\d{1,5})", re.ASCII)
 
 FindContainers = Callable[[str], Awaitable[Sequence[str]]]
@@ -115,11 +116,18 @@ class Gateway:
 
 
 async def find_containers(host: str) -> list[str]:
-    """The addresses that the name leads to; none when nobody knows it."""
+    """The addresses that the name leads to; none when nobody knows it.
+
+    Docker's name server passes a name that no running container has on to those of the host,
+    which may be out of reach.
+    """
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except socket.gaierror:
+        async with asyncio.timeout(_LOOKUP_SECONDS):
+            found = await loop.getaddrinfo(
+                host, None, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+    except (socket.gaierror, TimeoutError):
         return []
     return sorted({str(entry[4][0]) for entry in found})
 
