@@ -40,7 +40,7 @@ stop: $(READY)  ## End what `make demo KEEP=1` left running
 run: $(READY)  ## Run the suite on the real network with .env, until Ctrl-C (DATA=folder)
 	@$(IN_VENV) -m standalone.run $(if $(DATA),--data "$(DATA)")
 
-test: $(READY)  ## Run all tests on a real PostgreSQL, PgBouncer and relays (ARGS="-k name")
+test: $(READY)  ## Run all tests that need no Docker, on a real PostgreSQL and relays (ARGS="-k name")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 test-compose: $(READY)  ## Build and run the suite in Docker, break it, and see it heal (ARGS="-x")
