@@ -18,11 +18,15 @@ class Manners:
 
     Args:
         document: the relay's NIP-11 document, whose limits are those that it was told.
+
+    Attributes:
+        times_limited: how often it was told "rate-limited".
     """
 
     def __init__(self, document: object) -> None:
         limitation = document.get("limitation", {}) if isinstance(document, Mapping) else {}
         self._told = {name: n for name, n in limitation.items() if type(n) is int and n > 0}
+        self.times_limited = 0
         self._limited_at: float | None = None
         self._since_limited = 0
         self._opened: deque[float] = deque(maxlen=_CONNECTIONS)
@@ -53,6 +57,7 @@ class Manners:
 
     def limited(self) -> None:
         """The client is told "rate-limited"."""
+        self.times_limited += 1
         if self._limited_at is None:
             self._limited_at, self._since_limited = time.monotonic(), 0
 

@@ -125,6 +125,12 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
     readable = [v for v in verdicts if not v.plan.reading and v.archived]
     costly = sorted(readable, key=lambda v: v.sent / v.archived, reverse=True)[:3]
     notes += [f"Costly: {v.sent / v.archived:.1f} for one, {v.plan.describe()}" for v in costly]
+    if limited := [verdict for verdict in verdicts if verdict.times_limited]:
+        most = max(limited, key=lambda verdict: verdict.times_limited)
+        notes.append(
+            f"{len(limited):,} relays said rate-limited, {sum(v.times_limited for v in limited):,} "
+            f"times; most often, {most.times_limited:,} times, [{most.plan.case.text}]"
+        )
     if late:
         notes.append(
             f"{late:,} events appeared in seconds that had been read: for re-verification."

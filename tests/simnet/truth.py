@@ -75,6 +75,7 @@ class Verdict:
     cut: int = 0
     requests: int = 0
     sent: int = 0
+    times_limited: int = 0
     requests_again: int = 0
     sent_again: int = 0
     outcome: str = ""
@@ -224,6 +225,7 @@ def _check_honesty(verdict: Verdict, relay: HostileRelay, archive: Archive) -> N
                 verdict.problems.append(f"gap {since} says {why}, but {way}")
         elif why not in plan.outcomes or Reading.UNREADABLE not in plan.reading:
             verdict.problems.append(f"gap {since}..{until} says {why!r}")
+    verdict.times_limited = relay.manners.times_limited
     verdict.problems += relay.manners.complaints()
 
 
