@@ -18,7 +18,7 @@ import asyncpg
 
 from errors import BigBrotrError, ServiceError
 from standalone import demo_archive, report
-from standalone.demo_archive import NamedRelay, Progress, ReadBack
+from standalone.demo_archive import Reading
 from standalone.demo_events import MINIMUM_EVENTS
 from standalone.demo_stage import SOFTWARE, Stage
 from standalone.kept import remember
@@ -83,8 +83,7 @@ class Demo:
         started = time.monotonic()
         reached = asyncio.run(self._watch(suite, started))
         codes = {} if self._keep else suite.stop_services()
-        result, counts, named, progress = asyncio.run(self._read(suite))
-        self._report(suite, result, counts, named, progress, reached)
+        self._report(asyncio.run(self._read(suite)), reached)
         clean = all(code == 0 for code in codes.values())
         if not clean:
             _say(f"a service did not stop cleanly, exit codes: {codes}")
@@ -177,28 +176,15 @@ class Demo:
             await connection.close()
         return clock.seconds()
 
-    async def _read(
-        self, suite: Suite
-    ) -> tuple[ReadBack, dict[str, int], list[NamedRelay], Progress]:
+    async def _read(self, suite: Suite) -> Reading:
         connection = await _connect(suite)
         try:
-            result = await demo_archive.read_back(connection, self._stage.published)
-            counts = await demo_archive.read_counts(connection)
-            named = await demo_archive.read_named(connection)
-            progress = await demo_archive.read_progress(connection, self._stage.held)
-            return result, counts, named, progress
+            return await demo_archive.read_all(connection, self._stage.published, self._stage.held)
         finally:
             await connection.close()
 
-    def _report(
-        self,
-        suite: Suite,
-        result: ReadBack,
-        counts: Mapping[str, int],
-        named: Sequence[NamedRelay],
-        progress: Progress,
-        reached: Mapping[str, float],
-    ) -> None:
+    def _report(self, reading: Reading, reached: Mapping[str, float]) -> None:
+        result, progress = reading.back, reading.progress
         self._verdict = report.judge(self._stage.held, result)
         rows = [
             RelayResult(
@@ -216,8 +202,10 @@ class Demo:
             log = (self._folder / f"{name}.log").read_text(errors="replace").splitlines()
             print(report.service_line(name, log))
             if name == "finder":
-                print("\n".join(report.finder_lines(named, self._stage.names, log)))
-        print(report.archive_line(counts, len(result.right), result.unknown))
+                print("\n".join(report.finder_lines(reading.named, self._stage.names, log)))
+            if name == "monitor":
+                print("\n".join(report.monitor_lines(reading.checked, self._stage.names)))
+        print(report.archive_line(reading.counts, len(result.right), result.unknown))
         for event_id, problem in list(result.wrong.items())[:10]:
             print(f"WRONG {event_id}: {problem}")
         print(flush=True)

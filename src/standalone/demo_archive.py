@@ -1,6 +1,6 @@
 """What the archive holds, as the demo sees it: progress while it fills, then every event."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -38,6 +38,14 @@ _EVENTS = """
     SELECT id, pubkey, created_at, kind, tags::text AS tags, content, sig
     FROM events WHERE id > $1 ORDER BY id LIMIT $2
 """
+_CHECKED = """
+    SELECT facts.relay_url AS url, facts.outcome, facts.write_outcome, facts.scheme,
+           (SELECT count(*) FROM relay_metadata WHERE relay_url = facts.relay_url) AS checks,
+           latest.rtt_open, latest.rtt_read, latest.software
+    FROM relay_facts_latest AS facts
+    JOIN relay_metadata_latest AS latest ON latest.relay_url = facts.relay_url
+    ORDER BY facts.relay_url
+"""
 _FOUND = """
     SELECT (SELECT count(*) FROM relays) AS relays,
            (SELECT count(*) FROM relay_metadata) AS checks,
@@ -62,6 +70,21 @@ class NamedRelay:
     url: str
     is_candidate: bool
     places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRelay:
+    """What the latest check of a relay found. Round-trip times in milliseconds; `software` is what
+    the relay claims to run."""
+
+    url: str
+    checks: int
+    outcome: str
+    write_outcome: str
+    scheme: str
+    rtt_open: int | None
+    rtt_read: int | None
+    software: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +117,32 @@ class ReadBack:
     sightings: dict[str, set[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that the demo reads in the end."""
+
+    back: ReadBack
+    counts: Mapping[str, int]
+    named: Sequence[NamedRelay]
+    checked: Sequence[CheckedRelay]
+    progress: Progress
+
+
+async def read_all(
+    connection: asyncpg.Connection,
+    published: Mapping[str, DemoEvent],
+    urls: Collection[str],
+) -> Reading:
+    """Every event, compared with what was published, and what the services did."""
+    return Reading(
+        await read_back(connection, published),
+        await read_counts(connection),
+        await read_named(connection),
+        await read_checked(connection),
+        await read_progress(connection, urls),
+    )
+
+
 async def read_progress(connection: asyncpg.Connection, urls: Collection[str]) -> Progress:
     """The state of the relays with these URLs."""
     rows = await connection.fetch(_PROGRESS, list(urls))
@@ -117,6 +166,11 @@ async def read_named(connection: asyncpg.Connection) -> list[NamedRelay]:
             row["relay_url"], row["is_candidate"], (*before, place)
         )
     return list(named.values())
+
+
+async def read_checked(connection: asyncpg.Connection) -> list[CheckedRelay]:
+    """Every relay that was checked, by URL."""
+    return [CheckedRelay(**row) for row in await connection.fetch(_CHECKED)]
 
 
 async def read_back(connection: asyncpg.Connection, published: Mapping[str, DemoEvent]) -> ReadBack:

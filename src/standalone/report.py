@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from standalone.demo_archive import NamedRelay, Progress, ReadBack
+from standalone.demo_archive import CheckedRelay, NamedRelay, Progress, ReadBack
 
 _CYCLE = re.compile(r" cycle_done (.*)$")
 _REFUSED = re.compile(r" urls_refused (.*)$")
@@ -173,6 +173,22 @@ def finder_lines(
     if refused:
         reasons = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
         yield f"{'  refused':21} " + " ".join(f"{reason}={count}" for reason, count in reasons)
+
+
+def monitor_lines(checked: Sequence[CheckedRelay], names: Mapping[str, str]) -> Iterator[str]:
+    """What the latest check of each relay found; `names` are by URL."""
+    for one in checked:
+        known = names.get(one.url, one.url)
+        yield (
+            f"{'  checked':21} {known}: {one.checks}x, last read {one.outcome}, "
+            f"write {one.write_outcome or 'not tested'}, over {one.scheme or 'nothing'}, "
+            f"open {_rtt(one.rtt_open)}, read {_rtt(one.rtt_read)}, "
+            f"software {one.software or 'not told'}"
+        )
+
+
+def _rtt(milliseconds: int | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds} ms"
 
 
 def archive_line(counts: Mapping[str, int], right: int, unknown: int) -> str:

@@ -47,6 +47,9 @@ def test_the_demo_proves_the_archive_complete() -> None:
     (dead,) = states.keys() - {"relay-1", "relay-2", "relay-3"}
     assert states[dead][0] == "candidate, no answer"
     assert "nip66 wss://127.0.0.1:" in states[dead][1]
+    good = r"^  checked +(\S+): \d+x, last read ok, write ok, over ws"
+    checked = re.findall(good, done.stdout, re.MULTILINE)
+    assert sorted(checked) == ["relay-1", "relay-2", "relay-3"]
     folder = re.search(r"working in (\S+)", done.stdout)
     assert folder is not None
     assert not Path(folder[1]).exists()

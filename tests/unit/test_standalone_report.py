@@ -2,7 +2,7 @@
 
 import pytest
 
-from standalone.demo_archive import NamedRelay, Progress, ReadBack, RelayProgress
+from standalone.demo_archive import CheckedRelay, NamedRelay, Progress, ReadBack, RelayProgress
 from standalone.report import (
     ArrivalClock,
     RelayResult,
@@ -12,6 +12,7 @@ from standalone.report import (
     cycle_totals,
     finder_lines,
     judge,
+    monitor_lines,
     progress_line,
     service_line,
     table,
@@ -143,3 +144,14 @@ def test_finder_lines_say_where_relays_were_found_and_what_was_refused() -> None
     assert lines[1].endswith(" wss://dead: candidate, no answer, named by event 10002 (40x)")
     assert lines[2].split() == ["refused", "not-websocket=6", "userinfo=2", "too-long=1"]
     assert list(finder_lines([], {}, [])) == []
+
+
+def test_what_the_monitor_found_has_a_line_for_each_relay() -> None:
+    good = CheckedRelay("wss://a", 3, "ok", "ok", "ws", 12, 7, "a relay")
+    dead = CheckedRelay("wss://b", 1, "refused", "", "", None, None, None)
+    assert list(monitor_lines([good, dead], {"wss://a": "relay-1"})) == [
+        "  checked             relay-1: 3x, last read ok, write ok, over ws, open 12 ms, "
+        "read 7 ms, software a relay",
+        "  checked             wss://b: 1x, last read refused, write not tested, over nothing, "
+        "open -, read -, software not told",
+    ]
