@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 
 import asyncpg
@@ -59,6 +60,14 @@ _SIZES = """
     JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_class t ON t.oid = i.indrelid
     WHERE t.relname IN ('events', 'events_relays')
 """
+# Whole records, page images included, by the first page that they are about.
+_WAL = r"""
+    SELECT coalesce(c.relname, '') AS name, sum(w.record_length)::bigint AS bytes
+    FROM pg_get_wal_records_info($1, $2) AS w
+    LEFT JOIN pg_class c
+        ON c.relfilenode = (regexp_match(w.block_ref, 'rel \d+/\d+/(\d+)'))[1]::oid
+    GROUP BY 1
+"""
 QUERIES = {
     "an author's latest 100": "SELECT * FROM events WHERE pubkey = $1 ORDER BY created_at DESC "
     "LIMIT 100",
@@ -97,14 +106,12 @@ async def _measure(amounts: Amounts) -> Point:
                 ]
                 costs.append(rounds)
                 reads.append(await _read(conn))
-        start = await conn.fetchval("SELECT pg_current_wal_lsn()")
+        sizes = {row["name"]: row["bytes"] for row in await conn.fetch(_SIZES)}
+        start = await conn.fetchval("SELECT pg_current_wal_flush_lsn()")
         wal_events = _events("growth wal", amounts.growth_events)
         async with connect_to(database) as db:
             await _write(cluster, db, wal_events)
-        wal = await conn.fetchval(
-            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::float8", start
-        )
-        sizes = {row["name"]: row["bytes"] for row in await conn.fetch(_SIZES)}
+        wal = await _wal(conn, start, sizes.keys())
         stored = await conn.fetchval("SELECT count(*) FROM events")
         await conn.close()
     names = [f"{size / 1e6:g} million" for size in amounts.growth]
@@ -128,7 +135,7 @@ async def _measure(amounts: Amounts) -> Point:
         ),
         facts={
             "bytes_per_event": sum(sizes.values()) / stored,
-            "wal_bytes_per_event": wal / amounts.growth_events,
+            "wal_bytes_per_event": sum(wal.values()) / amounts.growth_events,
             **{f"bytes_per_event_{name}": size / stored for name, size in sizes.items()},
             "stored": stored,
         },
@@ -141,6 +148,10 @@ async def _measure(amounts: Amounts) -> Point:
                 name: size / stored
                 for name, size in sorted(sizes.items(), key=lambda item: -item[1])
             },
+            "bytes of write-ahead log per event, by table and index": {
+                name: size / amounts.growth_events
+                for name, size in sorted(wal.items(), key=lambda item: -item[1])
+            },
         },
         notes=(
             "The archive is filled by SQL with its secondary indexes dropped and made again, so "
@@ -149,6 +160,16 @@ async def _measure(amounts: Amounts) -> Point:
             "Filled events are synthetic: about 150 bytes of content, two tags, one relay each.",
         ),
     )
+
+
+async def _wal(conn: asyncpg.Connection, start: str, names: Collection[str]) -> dict[str, int]:
+    """The bytes of log since `start`, by table and index."""
+    await conn.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
+    end = await conn.fetchval("SELECT pg_current_wal_flush_lsn()")
+    found: Counter[str] = Counter()
+    for row in await conn.fetch(_WAL, start, end, timeout=120):
+        found[row["name"] if row["name"] in names else "commits, TOAST, others"] += row["bytes"]
+    return found
 
 
 def _events(seed: str, number: int) -> list[SignedEvent]:
