@@ -16,11 +16,13 @@ from components.databases import Cluster, start_cluster
 from standalone.processes import accepts_connections, free_port, start, wait_until
 
 CAP = 500
-# What postgresql.conf leaves to the size of the host, or that has no place on this machine.
+# What postgresql.conf leaves to the size of the host, here one of 16 GB (DATABASE_MEMORY_MB=8192),
+# or that has no place on this machine.
 _OURS = {
     "max_connections": "100",
-    "shared_buffers": "512MB",
-    "effective_cache_size": "1536MB",
+    "shared_buffers": "2GB",
+    "effective_cache_size": "6GB",
+    "maintenance_work_mem": "512MB",
     "deadlock_timeout": "50ms",  # each deadlock that is counted costs this
 }
 _LEFT_OUT = {"listen_addresses", "huge_pages", "max_worker_processes", "max_parallel_workers"}
