@@ -18,7 +18,7 @@ from discovery.archive import read_lists
 from discovery.asking import Asker
 from discovery.harvest import Harvest, take_answer
 from discovery.sieve import Sieve
-from discovery.sightings import read_hints
+from discovery.sightings import read_sightings
 from discovery.store import known_urls, tidy_candidates
 from functions import connect_bigbrotr_with_retry, services_answer, wait_for_services
 from logging_config import fields
@@ -27,6 +27,8 @@ from service import CycleReport, main
 
 # A large archive is read for the first time in several cycles, so that lists do not wait for it.
 _READING_SECONDS = 600.0
+# Looking through all lists for one that was left out may take a twentieth of the time.
+_LOOKING_PAUSE = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Finder:
         self._config = config
         self._db = BigBrotr.from_config(config.database)
         self._asker = Asker(config)
+        self._look_at = 0.0
         self._found = 0
 
     async def start(self) -> None:
@@ -64,8 +67,11 @@ class Finder:
                 Sieve, known, allow_private=self._config.allow_private_relays
             )
             until = time.monotonic() + _READING_SECONDS
-            lists = await read_lists(self._db, sieve, stop, until=until)
-            hints = await read_hints(self._db, sieve, stop, until=until)
+            events = await read_sightings(self._db, sieve, stop, until=until)
+            if time.monotonic() >= self._look_at:
+                lists = await read_lists(self._db, sieve, stop, until=until)
+                self._look_at = time.monotonic() + _LOOKING_PAUSE * lists.looking_seconds
+                events.join(lists)
             await asyncio.wait((asking, stopped), return_when=asyncio.FIRST_COMPLETED)
             answers = Harvest()
             for answer in asking.result() if asking.done() else []:
@@ -74,7 +80,7 @@ class Finder:
             asking.cancel()
             stopped.cancel()
             await asyncio.wait((asking, stopped))
-        return self._report(lists, hints, answers, dropped)
+        return self._report(events, answers, dropped)
 
     async def ready(self) -> bool:
         """Whether the database answers, and Tor when it is configured."""
@@ -89,18 +95,16 @@ class Finder:
         """Give the connections back."""
         await self._db.close()
 
-    def _report(
-        self, lists: Harvest, hints: Harvest, answers: Harvest, dropped: int
-    ) -> CycleReport:
+    def _report(self, events: Harvest, answers: Harvest, dropped: int) -> CycleReport:
         total = Harvest()
-        for harvest in (lists, hints, answers):
-            total.join(harvest)
+        total.join(events)
+        total.join(answers)
         self._found += total.new
         if total.refused:
             logger.info(f"{LOG_SEARCH} {fields('urls_refused', **total.refused)}")
         return CycleReport(
             {
-                "events_read": lists.sources + hints.sources,
+                "events_read": events.sources,
                 "lists_read": answers.sources,
                 "lists_failing": len(self._asker.problems),
                 "urls_named": total.named,

@@ -22,12 +22,14 @@ class Harvest:
         named: texts in the place of relay URLs.
         new: candidates that the archive did not have.
         refused: texts that are no usable relay URL, by reason.
+        looking_seconds: how long it took to find out which sources are new.
     """
 
     sources: int = 0
     named: int = 0
     new: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    looking_seconds: float = 0.0
 
     def add(self, sources: int, sifted: Sifted, new: int) -> None:
         """Count some sources and what came of them."""

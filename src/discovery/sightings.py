@@ -1,4 +1,5 @@
-"""Reading the archive for hints: events of any kind, by the sightings of one relay after another.
+"""Reading the archive by the sightings of one relay after another: lists in events of the kinds
+that have them, and hints in events of any kind.
 
 The position in a relay's sightings, the candidates and the counts are committed together. An event
 is read with the first of its sightings. Sightings are read some minutes after their time, when no
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from bigbrotr import BigBrotr
+from discovery.archive import read_row
 from discovery.harvest import Harvest, store
-from discovery.mentions import LIST_KINDS, mentions
+from discovery.mentions import CONTENT_KINDS, LIST_KINDS, mentions
 from discovery.naming import Occasion
 from discovery.sieve import Sieve, Sifted
 from errors import MessageMalformed
@@ -26,6 +28,8 @@ LAG_SECONDS = 300
 SIGHTINGS_PER_BATCH = 1_000
 _EVENTS_AT_ONCE = 20
 
+_LISTS = ", ".join(map(str, LIST_KINDS))
+_CONTENTS = ", ".join(map(str, CONTENT_KINDS))
 _RELAYS_WITH_NEWS = """
     SELECT relays.url
     FROM relays
@@ -72,12 +76,22 @@ _FIRST_SEEN_HERE = """
           AND (other.seen_at, other.relay_url) < (given.seen_at, $3)
     )
 """
-_EVENTS_WITH_HINTS = f"""
-    SELECT id, pubkey, kind, tags::text AS tags
+# Lists are marked as read; `discovery.archive` may have been faster.
+_EVENTS = f"""
+    WITH marked AS (
+        INSERT INTO finder_events_read (event_id)
+        SELECT id FROM events WHERE id = ANY ($1::text[]) AND kind IN ({_LISTS}) ORDER BY id
+        ON CONFLICT (event_id) DO NOTHING
+        RETURNING event_id
+    )
+    SELECT id, pubkey, kind, tags::text AS tags,
+           CASE WHEN kind IN ({_CONTENTS}) THEN content ELSE '' END AS content
     FROM events
     WHERE id = ANY ($1::text[])
-      AND kind NOT IN ({", ".join(map(str, LIST_KINDS))})
-      AND tags::text LIKE '%://%'
+      AND CASE WHEN kind IN ({_LISTS})
+          THEN id IN (SELECT event_id FROM marked)
+          ELSE tags::text LIKE '%://%'
+      END
 """
 _RAW_EVENTS = "SELECT DISTINCT ON (id) id, raw FROM events_raw WHERE id = ANY ($1::text[])"
 
@@ -98,11 +112,6 @@ class Stream:
         return statement.format(table=self.table, id=self.id)
 
 
-def _read_hints(row: asyncpg.Record) -> Occasion:
-    tags = decode_json(row["tags"].encode())
-    return mentions(row["id"], row["pubkey"], row["kind"], tags, "")
-
-
 def _read_raw(row: asyncpg.Record) -> Occasion | None:
     try:
         match decode_json(row["raw"]):
@@ -114,20 +123,16 @@ def _read_raw(row: asyncpg.Record) -> Occasion | None:
 
 
 STREAMS = (
-    Stream("hints", "events_relays", "event_id", _EVENTS_WITH_HINTS, _read_hints),
+    Stream("hints", "events_relays", "event_id", _EVENTS, read_row),
     Stream("raw", "events_raw", "id", _RAW_EVENTS, _read_raw),
 )
 
 
-async def read_hints(
+async def read_sightings(
     db: BigBrotr, sieve: Sieve, stop: asyncio.Event, *, until: float = float("inf")
 ) -> Harvest:
     """Read the sightings that are new since the last time, a batch of each relay in turn; ends
-    early when `stop` is set or the time `until` (of time.monotonic) has come.
-
-    Lists in the table events are left out, which `discovery.archive` reads; those in events_raw
-    are read here.
-    """
+    early when `stop` is set or the time `until` (of time.monotonic) has come."""
     harvest = Harvest()
     horizon = int(time.time()) - LAG_SECONDS
     for stream in STREAMS:
@@ -168,7 +173,8 @@ async def _read_events(
     ids, times = [row["id"] for row in seen], [row["seen_at"] for row in seen]
     first = await conn.fetch(stream.sql(_FIRST_SEEN_HERE), ids, times, relay)
     occasions: list[Occasion] = []
-    for some in chunkify([row["id"] for row in first], _EVENTS_AT_ONCE):
+    # In the order in which every finder marks events.
+    for some in chunkify(sorted(row["id"] for row in first), _EVENTS_AT_ONCE):
         rows = await conn.fetch(stream.events, some)
         occasions += await asyncio.to_thread(_read_all, stream, rows)
     return occasions

@@ -21,7 +21,7 @@ from discovery.archive import read_lists
 from discovery.mentions import MAX_URLS_PER_EVENT
 from discovery.naming import MAX_STANDING_OF_AUTHOR
 from discovery.sieve import Sieve
-from discovery.sightings import read_hints
+from discovery.sightings import read_sightings
 from discovery.store import tidy_candidates
 from event_rows import RawEvent, write_events
 from finder import Finder
@@ -236,31 +236,67 @@ async def test_hints_of_any_kind_are_read_once_from_a_position_on(
     )
 
     sieve = Sieve((), allow_private=False)
-    harvest = await read_hints(db, sieve, asyncio.Event())
-    assert harvest.sources == 9, "each event with its first sighting, lists not at all"
+    harvest = await read_sightings(db, sieve, asyncio.Event())
+    assert harvest.sources == 10, "each event with its first sighting"
     assert await candidates(db) == {
         *(f"wss://h{n}.example" for n in range(8)),
-        "wss://quoted.example",
+        *("wss://quoted.example", "wss://list.example", "wss://hint.example"),
     }
     assert await sources(db, "wss://h3.example") == {("hint", "e"): 1}
-    assert (await read_hints(db, sieve, asyncio.Event())).sources == 0
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 0
 
     # The same second, ids on both sides of the position: read by the (second, id) order.
     more = [event(1, [["a", "00", "wss://h0.example"], ["n", str(n)]]) for n in range(20)]
     await archive(db, *more, seen_at=1_700_000_009)
-    assert (await read_hints(db, sieve, asyncio.Event())).sources == 20
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 20
     assert await sources(db, "wss://h0.example") == {("hint", "e"): 1, ("hint", "a"): 20}
+
+
+async def test_lists_are_read_by_their_sightings_or_without_and_once(
+    db: BigBrotr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.archive._EVENTS_PER_LOOK", 3)
+    listed = [["r", "wss://list.example"]]
+    # Some in one second, so that the walk's pages end within it.
+    same = [
+        SignedEvent(*AUTHOR.sign(10002, 1_600_000_000, [*listed, ["n", str(n)]], ""))
+        for n in range(10)
+    ]
+    await archive(db, *same, event(3, [], json.dumps({"wss://map.example": {}})))
+    sieve = Sieve((), allow_private=False)
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 11
+    assert (await read_lists(db, sieve, asyncio.Event())).sources == 0
+
+    await archive(db, *(event(10002, [*listed, ["n", str(n)]]) for n in range(7)))
+    await db.execute("DELETE FROM events_relays")  # as imported events have no sightings
+    await db.execute("DELETE FROM finder_events_read WHERE event_id = ANY ($1)", [same[4].id])
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 0
+    assert (await read_lists(db, sieve, asyncio.Event())).sources == 8
+    assert (await read_lists(db, sieve, asyncio.Event())).sources == 0
+    assert await sources(db, "wss://list.example") == {("event", "10002"): 18}
+    assert await candidates(db) == {"wss://list.example", "wss://map.example"}
+
+
+async def test_both_ways_of_reading_at_once_count_each_event_once(db: BigBrotr) -> None:
+    events = [event(10002, [["r", "wss://list.example"], ["n", str(n)]]) for n in range(600)]
+    await archive(db, *events)
+    ways = (read_sightings, read_lists, read_sightings, read_lists)
+    read = await asyncio.gather(
+        *(way(db, Sieve((), allow_private=False), asyncio.Event()) for way in ways)
+    )
+    assert sum(harvest.sources for harvest in read) == 600
+    assert await sources(db, "wss://list.example") == {("event", "10002"): 600}
 
 
 async def test_sightings_of_the_last_minutes_wait(db: BigBrotr) -> None:
     now = int(time.time())
     await archive(db, event(1, [["e", "00", "wss://soon.example"]]), seen_at=now)
     sieve = Sieve((), allow_private=False)
-    assert (await read_hints(db, sieve, asyncio.Event())).sources == 0
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 0
     await db.execute("DELETE FROM events_relays")
     early = event(1, [["e", "00", "wss://then.example"]])
     await archive(db, early, seen_at=now - sightings.LAG_SECONDS - 1)
-    assert (await read_hints(db, sieve, asyncio.Event())).sources == 1
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 1
     assert await candidates(db) == {"wss://then.example"}
 
 
@@ -271,10 +307,10 @@ async def test_events_that_the_columns_cannot_hold_are_read_too(db: BigBrotr) ->
     await archive(db, raw=raw)
     await archive(db, raw=raw, source=RelayUrl.parse("wss://second.example"))
     sieve = Sieve((), allow_private=False)
-    assert (await read_hints(db, sieve, asyncio.Event())).sources == 1
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 1
     assert await candidates(db) == {"wss://raw.example", "wss://hint.example"}
     assert await sources(db, "wss://raw.example") == {("event", "10002"): 1}
-    assert (await read_hints(db, sieve, asyncio.Event())).sources == 0
+    assert (await read_sightings(db, sieve, asyncio.Event())).sources == 0
 
 
 async def test_a_position_and_what_was_found_up_to_it_are_kept_together(
@@ -285,9 +321,9 @@ async def test_a_position_and_what_was_found_up_to_it_are_kept_together(
     with monkeypatch.context() as patch:
         patch.setattr(sightings, "_MOVE_POSITION", "SELECT 1 / (0 * $3), $1, $2, $4")
         with pytest.raises(Exception, match=r"division by zero|parameter"):
-            await read_hints(db, sieve, asyncio.Event())
+            await read_sightings(db, sieve, asyncio.Event())
     assert await candidates(db) == set()
-    assert (await read_hints(db, sieve, asyncio.Event())).new == 1
+    assert (await read_sightings(db, sieve, asyncio.Event())).new == 1
     assert await sources(db, "wss://found.example") == {("hint", "e"): 1}
 
 
@@ -312,7 +348,7 @@ async def test_candidates_that_fail_most_make_room(db: BigBrotr) -> None:
 async def test_many_events_are_read_in_batches_by_two_finders_at_once(
     db: BigBrotr, start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery.archive._IDS_PER_LOOK", 100)
+    monkeypatch.setattr("discovery.archive._EVENTS_PER_LOOK", 100)
     monkeypatch.setattr("discovery.archive.EVENTS_PER_BATCH", 30)
     monkeypatch.setattr("discovery.mentions.MAX_STANDING_OF_AUTHOR", 1_000)
     lists_of = [[["r", f"wss://r{n}.example"], ["r", "wss://all.example"]] for n in range(350)]
