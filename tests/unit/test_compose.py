@@ -147,6 +147,13 @@ def test_names_are_fixed_where_one_container_runs() -> None:
         assert service.get("container_name") == expected, name
 
 
+def test_no_two_builds_write_the_same_image() -> None:
+    """Compose builds side by side, and the engine refuses the second of a name."""
+    built = [service["image"] for service in SERVICES.values() if "build" in service]
+    assert built == [f"${{COMPOSE_PROJECT_NAME}}/{image.split('/')[1]}" for image in built]
+    assert len(set(built)) == len(built) == 7
+
+
 def test_start_order() -> None:
     def waits_for(name: str) -> dict[str, str]:
         needs = SERVICES[name].get("depends_on", {})
