@@ -32,6 +32,11 @@ _ODD_TAGS = (
 )
 
 
+def rng_of(*parts: object) -> random.Random:
+    """The random numbers of one thing of one seed."""
+    return random.Random("/".join(map(str, parts)))
+
+
 @cache
 def _key(author: int) -> tuple[PrivateKey, str]:
     key = PrivateKey.from_int(1_000 + author)

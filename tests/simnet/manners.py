@@ -1,4 +1,4 @@
-"""How a relay is treated: whether its limits, told or shown, are kept to."""
+"""Rates that a relay allows, and whether its limits, told or shown, are kept to."""
 
 import time
 from collections import deque
@@ -11,6 +11,30 @@ REQUESTS_ON_THEIR_WAY = 4
 # One lane after the other finds the connection gone, and opens it again.
 _CONNECTIONS = 6
 _CONNECTIONS_WITHIN_SECONDS = 1.0
+
+
+class Bucket:
+    """So many at once, and so many a second in the long run."""
+
+    def __init__(self, burst: float, a_second: float) -> None:
+        self._burst, self._a_second = burst, a_second
+        self._left, self._at = burst, time.monotonic()
+
+    def take(self, count: float) -> bool:
+        self._refill()
+        if self._left < count:
+            return False
+        self._left -= count
+        return True
+
+    def is_empty(self) -> bool:
+        self._refill()
+        return self._left < self._burst / 4
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._at) * self._a_second)
+        self._at = now
 
 
 class Manners:

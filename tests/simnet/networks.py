@@ -8,9 +8,8 @@ from typing import Any
 
 from simnet.cases import Case
 from simnet.drafts import Draft, Fault, Reading
-from simnet.events import START, Event, draw_pool, sign
+from simnet.events import START, Event, draw_pool, rng_of, sign
 from simnet.faults import BY_NAME, FAULTS
-from simnet.relay import rng_of
 
 _POOL = 500
 _LONG = 60

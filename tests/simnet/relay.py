@@ -35,16 +35,14 @@ are notes of the test bed.
 import asyncio
 import contextlib
 import json
-import random
-import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from scripted_relay import Event, ScriptedRelay, _Connection, _drop, _selects
-from simnet.manners import Manners
+from simnet.manners import Bucket, Manners
 
 _TOO_MANY_SUBS = "error: too many concurrent REQs"
 
@@ -242,6 +240,7 @@ class HostileRelay(ScriptedRelay):
             return
         if self.notice:
             await connection.send("NOTICE", self.notice)
+        breaks = self.oversized and self.oversized_times != 0
         await self._send_garbage(connection)
         chosen, complete = self._choose(flt)
         frames = [f'["EVENT","{name}",{raw}]' for raw in self.noise]
@@ -265,7 +264,8 @@ class HostileRelay(ScriptedRelay):
                 frames.append(end)
         if not await self._send_frames(connection, name, frames):
             return
-        if self.eose != "first":
+        # After an oversized frame nobody listens any more, nor after an EOSE before all events.
+        if self.eose != "first" and not breaks:
             self.sent.update(event["id"] for event in chosen)
 
     def _hint(self, complete: bool) -> list[list[str]]:
@@ -363,30 +363,6 @@ class HostileRelay(ScriptedRelay):
         return text
 
 
-class Bucket:
-    """So many at once, and so many a second in the long run."""
-
-    def __init__(self, burst: float, a_second: float) -> None:
-        self._burst, self._a_second = burst, a_second
-        self._left, self._at = burst, time.monotonic()
-
-    def take(self, count: float) -> bool:
-        self._refill()
-        if self._left < count:
-            return False
-        self._left -= count
-        return True
-
-    def is_empty(self) -> bool:
-        self._refill()
-        return self._left < self._burst / 4
-
-    def _refill(self) -> None:
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._at) * self._a_second)
-        self._at = now
-
-
 _SETS = frozenset({"ids", "authors", "kinds"})
 
 
@@ -397,11 +373,3 @@ def _created_at(event: Event) -> int:
 
 def _reversed(hexadecimal: str) -> int:
     return -int(hexadecimal, 16)
-
-
-Lie = Callable[[dict[str, Any]], bool]
-
-
-def rng_of(*parts: object) -> random.Random:
-    """The random numbers of one thing of one seed."""
-    return random.Random("/".join(map(str, parts)))

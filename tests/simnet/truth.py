@@ -157,14 +157,16 @@ def _check_events(
             verdict.altered += 1
             verdict.problems.append(f"event {id_} is not as it was sent")
     for id_ in relay.sent - archive.events.keys():
-        if id_ in held and archive.covers(held[id_]["created_at"]):
-            verdict.problems.append(f"event {id_} was sent, its second is proven, it is not here")
+        if id_ in held:
+            claim = "is" if archive.covers(held[id_]["created_at"]) else "is not"
+            verdict.problems.append(f"event {id_} was sent, its second {claim} proven, it is lost")
             verdict.missed += 1
 
 
 def _check_soundness(
     verdict: Verdict, wanted: dict[str, Event], relay: HostileRelay, archive: Archive
 ) -> None:
+    # What was sent and is not here is counted as missed already.
     lost: Counter[int] = Counter()
     reading = verdict.plan.reading
     for id_, event in wanted.items():
@@ -173,9 +175,9 @@ def _check_soundness(
         second = event["created_at"]
         if not archive.covers(second):
             if archive.gap_at(second) or Reading.UNREADABLE in reading:
-                verdict.declared += 1
+                verdict.declared += id_ not in relay.sent
             else:
-                verdict.missed += 1
+                verdict.missed += id_ not in relay.sent
         elif id_ in relay.added and _came_late(relay, id_, second):
             verdict.late += 1
         elif id_ in relay.withheld and id_ not in relay.sent:
@@ -185,7 +187,7 @@ def _check_soundness(
         else:
             verdict.false_proofs += 1
             lost[second] += 1
-            verdict.missed += id_ not in relay.sent  # else it is counted already
+            verdict.missed += id_ not in relay.sent
     verdict.problems += [
         f"second {second} is proven without its events ({count})" for second, count in lost.items()
     ]
