@@ -48,6 +48,7 @@ class Finder:
         await wait_for_services(self._config)
         await connect_bigbrotr_with_retry(self._db, logger=logger)
         await check_schema(self._db)
+        await self._asker.remember(self._db)
         details = fields(
             "finder_started",
             aggregators=len(self._config.aggregator_urls),

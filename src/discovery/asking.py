@@ -10,6 +10,7 @@ from functools import partial
 
 from yarl import URL
 
+from bigbrotr import BigBrotr
 from config import FinderConfig
 from constants import LOG_NETWORK, LOG_WARNING
 from discovery.aggregators import ask, pause_before_asking_again
@@ -24,6 +25,14 @@ from nostr.urls import RelayUrl
 # All pages of an aggregator or relay together may take this many times the timeout of one request.
 _TIMEOUTS_IN_ALL = 10
 _TIMEOUT_FACTOR_TOR = 2
+
+_LAST_ANSWERS = """
+    SELECT source, name,
+           (extract(epoch FROM now()) - max(last_seen_at))::double precision AS age
+    FROM relay_sources
+    WHERE source IN ('aggregator', 'nip66')
+    GROUP BY source, name
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +76,15 @@ class Asker:
             ),
         ]
         self.problems: dict[str, str] = {}
+
+    async def remember(self, db: BigBrotr) -> None:
+        """Wait with those whose last answer, before a restart, is younger than the frequency."""
+        ages = {
+            Source(row["source"], row["name"]): row["age"] for row in await db.fetch(_LAST_ANSWERS)
+        }
+        for listed in self._listed:
+            wait = self._config.frequency_seconds - ages.get(listed.source, float("inf"))
+            listed.due_at = time.monotonic() + wait if wait > 0 else 0.0
 
     async def ask_those_due(self) -> list[Occasion]:
         """What those say who are due, all asked at once."""

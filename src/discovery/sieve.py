@@ -16,8 +16,8 @@ TOO_MANY_OF_SOURCE = "too-many-of-source"
 TOO_MANY = "too-many-candidates"
 
 MAX_NAMES_PER_DOMAIN = 500
-"""Standing candidates whose names differ in the first label only. The busiest domain of relays
-has some 150, public suffixes fewer; a wildcard name would give any number."""
+"""URLs whose hosts differ in the first label only, relays among them. The busiest domain of relays
+has some 150, public suffixes fewer; a wildcard name gives any number, and may answer to each."""
 
 MAX_CANDIDATES = 100_000
 """Standing candidates in all, ten times the relays that the network is said to have."""
@@ -48,8 +48,8 @@ class Sifted:
 
 @dataclass(slots=True)
 class _Tally:
-    """How many there are: paths of a host; standing candidates of a domain, of who named them,
-    and in all."""
+    """How many there are: paths of a host and names of a domain; standing candidates of who named
+    them, and in all."""
 
     paths: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
@@ -59,8 +59,8 @@ class _Tally:
     def add(self, relay: RelayUrl, by: str | None) -> None:
         """Count a relay (`by` None) or a candidate."""
         self.paths[relay.host] += not relay.is_plain
+        self.names[_domain(relay.host)] += 1
         if by is not None:
-            self.names[_domain(relay.host)] += 1
             self.standing[by] += 1
             self.candidates += 1
 

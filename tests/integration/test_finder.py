@@ -401,6 +401,20 @@ async def test_an_aggregator_that_comes_back_is_no_problem_any_more(
     assert await candidates(db) == {"wss://back.example"}
 
 
+async def test_a_restart_is_no_reason_to_ask_again(db: BigBrotr, start, lists) -> None:
+    lists.pages = {"/one": ["wss://a.example"], "/two": 502}
+    settings = {
+        "ALLOW_PRIVATE_RELAYS": "true",
+        "FINDER_AGGREGATOR_URLS": f"{lists.url}/one,{lists.url}/two",
+    }
+    await (await start(**settings)).cycle(asyncio.Event())
+    await (await start(**settings)).cycle(asyncio.Event())
+    assert sorted(lists.asked) == ["/one", "/two", "/two"], "what failed has nothing to wait for"
+    await db.execute("UPDATE relay_sources SET first_seen_at = 1, last_seen_at = 1")
+    await (await start(**settings)).cycle(asyncio.Event())
+    assert lists.asked.count("/one") == 2
+
+
 async def test_private_aggregators_are_not_asked_without_the_setting(start, lists) -> None:
     finder = await start(FINDER_AGGREGATOR_URLS=f"{lists.url}/list")
     report = await finder.cycle(asyncio.Event())

@@ -2,14 +2,29 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discovery import aggregators, relays
 from discovery import sieve as rules
-from discovery.naming import Found, Naming, Occasion, Source
+from discovery.fetch import MAX_BODY_BYTES
+from discovery.mentions import MAX_URLS_PER_EVENT
+from discovery.naming import (
+    MAX_STANDING_OF_AUTHOR,
+    MAX_STANDING_OF_LIST,
+    MAX_STANDING_OF_MONITOR,
+    Found,
+    Naming,
+    Occasion,
+    Source,
+)
+from discovery.payload import MAX_URLS_PER_ANSWER
 from discovery.sieve import (
+    MAX_CANDIDATES,
+    MAX_NAMES_PER_DOMAIN,
     TOO_MANY,
     TOO_MANY_IN_EVENT,
     TOO_MANY_OF_DOMAIN,
@@ -18,14 +33,15 @@ from discovery.sieve import (
     Sieve,
     Sifted,
 )
-from nostr.urls import RelayUrl
+from monitoring.candidates import MAX_PER_CYCLE
+from nostr.urls import MAX_PATHS_PER_HOST, RelayUrl
 
 ANYWHERE = Source("event", "10002")
 
 
-def sieve(*relays: str, limit: int = 3, **options: bool) -> Sieve:
+def sieve(*known: str, limit: int = 3, **options: bool) -> Sieve:
     options = {"allow_private": False, **options}
-    return Sieve([(url, None) for url in relays], max_paths_per_host=limit, **options)
+    return Sieve([(url, None) for url in known], max_paths_per_host=limit, **options)
 
 
 def named(texts: Iterable[str], *, by: str = "a", event: str = "1", **more: int) -> Occasion:
@@ -100,10 +116,9 @@ def test_a_wildcard_name_cannot_give_any_number_of_candidates(monkeypatch: pytes
     found = sift(sieve(), *spam, *hosts)
     assert urls(found) == [*spam[:4], *hosts], "two labels and addresses are no wildcard"
     assert found.refused == Counter({TOO_MANY_OF_DOMAIN: 5})
-    standing = Sieve([(url, "b") for url in spam[:4]], allow_private=False)
-    assert sift(standing, *spam).refused[TOO_MANY_OF_DOMAIN] == 5
-    proven = Sieve([(url, None) for url in spam[:4]], allow_private=False)
-    assert len(urls(sift(proven, *spam))) == 4, "those that answered do not count"
+    for by in ("b", None):
+        known = Sieve([(url, by) for url in spam[:4]], allow_private=False)
+        assert sift(known, *spam).refused[TOO_MANY_OF_DOMAIN] == 5, "relays count as candidates do"
 
 
 def test_nobody_has_more_than_some_candidates_standing():
@@ -143,6 +158,25 @@ def test_each_event_counts_once_for_a_place_and_the_first_is_kept():
 
 def test_what_was_beyond_an_event_s_limit_is_counted():
     assert sieve().sift([named([], beyond_limit=7)]).refused == Counter({TOO_MANY_IN_EVENT: 7})
+
+
+def test_the_documented_limits_are_those_of_the_code():
+    page = (Path(__file__).parents[2] / "docs/discovery.md").read_text()
+    for text in (
+        f"| {MAX_URLS_PER_EVENT} URLs of an event |",
+        f"| {MAX_PATHS_PER_HOST} URLs of a host ",
+        f"| {MAX_NAMES_PER_DOMAIN} URLs whose hosts differ ",
+        f"| {MAX_STANDING_OF_AUTHOR} candidates that one author ",
+        f"{MAX_STANDING_OF_MONITOR:,} for an author of kind 30166",
+        f"{MAX_STANDING_OF_LIST:,} for an aggregator or relay",
+        f"| {MAX_CANDIDATES:,} candidates in all",
+        f"| {MAX_URLS_PER_ANSWER:,} URLs, {MAX_BODY_BYTES >> 20} MiB a page, "
+        f"{aggregators.MAX_PAGES} pages",
+        f"| {MAX_URLS_PER_ANSWER:,} URLs, {relays._MAX_BYTES_PER_PAGE >> 20} MiB a page, "
+        f"{relays.MAX_PAGES} pages",
+        f"Up to {MAX_PER_CYCLE} candidates",
+    ):
+        assert text in page
 
 
 @given(
