@@ -64,7 +64,7 @@ class Monitor:
         self._outcomes: Counter[str] = Counter()
         self._publisher = Publisher(
             config.publish_relays,
-            CheckSettings.of(config).dialer,
+            CheckSettings.of(config).dialer(),
             config.keypair,
             timeout=config.request_timeout,
         )

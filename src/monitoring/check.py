@@ -16,8 +16,6 @@ from nostr.pow import Miner
 from nostr.probe import ProbeReport, probe
 from nostr.urls import RelayUrl, to_relay
 
-# A circuit through Tor takes some seconds to build, and an onion service's descriptor is fetched.
-_TOR_TIMEOUT_MULTIPLIER = 2
 # Opening, reading, signing in, reading again, writing, working, writing again; each has the whole
 # timeout.
 _STEPS = 7
@@ -46,11 +44,9 @@ class CheckSettings:
             max_pow_difficulty=config.max_pow_difficulty,
         )
 
-    def dialer(self, url: RelayUrl) -> Dialer:
-        """How to reach a relay; its `connect_timeout` is the time for each step."""
-        slower = _TOR_TIMEOUT_MULTIPLIER if url.network == "tor" else 1
-        timeout = self.request_timeout * slower
-        return Dialer(self.socks5_url, self.allow_private, connect_timeout=timeout)
+    def dialer(self) -> Dialer:
+        """How to reach relays."""
+        return Dialer(self.socks5_url, self.allow_private, connect_timeout=self.request_timeout)
 
 
 @asynccontextmanager
@@ -60,9 +56,10 @@ async def open_checker(settings: CheckSettings) -> AsyncIterator[Check]:
     thread = ThreadPoolExecutor(1, "pow")
     miner = Miner(settings.max_pow_difficulty, thread)
 
+    dialer = settings.dialer()
+
     async def check(url: RelayUrl) -> ProbeReport:
-        dialer = settings.dialer(url)
-        timeout = dialer.connect_timeout
+        timeout = dialer.timeout_for(url)
         now = int(time.time())
         try:
             async with asyncio.timeout(timeout * _STEPS):

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from config import KeypairConfig
@@ -37,7 +37,7 @@ class Publisher:
 
     Args:
         relays: where to publish.
-        dialer: how to reach a relay.
+        dialer: how to reach them.
         keypair: whose events they are; without one nothing is published.
         timeout: seconds for an answer.
 
@@ -49,7 +49,7 @@ class Publisher:
     def __init__(
         self,
         relays: Sequence[RelayUrl],
-        dialer: Callable[[RelayUrl], Dialer],
+        dialer: Dialer,
         keypair: KeypairConfig | None,
         *,
         timeout: float,
@@ -57,7 +57,7 @@ class Publisher:
         self._keypair = keypair
         self.counts: Counter[str] = Counter()
         self._lines = [
-            _Line(relay, dialer(relay), keypair.secret_key, timeout, self.counts)
+            _Line(relay, dialer, keypair.secret_key, timeout, self.counts)
             for relay in relays
             if keypair is not None
         ]

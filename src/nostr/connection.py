@@ -13,7 +13,7 @@ from errors import ConnectFailed
 from nostr.link import link_facts
 from nostr.messages import Ok as OkReply
 from nostr.pages import EndKind, Page, PageEnd
-from nostr.transport import Transport, failure_kind, open_transport, speaks_no_tls
+from nostr.transport import Transport, failure_kind, open_transport, patience, speaks_no_tls
 from nostr.urls import RelayUrl
 from nostr.websocket import CLOSE_SECONDS, RelayConnection
 
@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """How to reach relays. Times in seconds; `connect_timeout` bounds name lookup, TCP, TLS and
-    upgrade together. `trust` replaces the system's certificate authorities."""
+    """How to reach relays. Times in seconds; `connect_timeout`, twice that through Tor, bounds name
+    lookup, TCP, TLS and upgrade together. `trust` replaces the system's certificate authorities."""
 
     socks5_url: str | None
     allow_private: bool
@@ -42,9 +42,13 @@ class Dialer:
             url,
             socks5_url=self.socks5_url,
             allow_private=self.allow_private,
-            timeout=self.connect_timeout,
+            timeout=self.timeout_for(url),
             trust=self.trust,
         )
+
+    def timeout_for(self, url: RelayUrl) -> float:
+        """`connect_timeout` as this relay's network has it."""
+        return self.connect_timeout * patience(url)
 
     async def connect(self, url: RelayUrl, *, prefer_scheme: str | None = None) -> RelayConnection:
         """Opens a WebSocket: wss first (ws first for .onion), and ws only where the peer speaks
@@ -54,7 +58,7 @@ class Dialer:
         "address-refused".
         """
         return await self.try_schemes(
-            url, lambda scheme: self._open(url, scheme), self.connect_timeout, prefer_scheme
+            url, lambda scheme: self._open(url, scheme), self.timeout_for(url), prefer_scheme
         )
 
     async def try_schemes(

@@ -112,6 +112,12 @@ def open_transport(
     return Transport(session, resolver, address)
 
 
+def patience(url: RelayUrl) -> int:
+    """By how much a relay's network is slower: a circuit through Tor takes some seconds to build,
+    and an onion service's descriptor is fetched first."""
+    return 2 if url.network == "tor" else 1
+
+
 def failure_kind(error: BaseException) -> tuple[str, str]:
     """The kind of ConnectFailed that an exception of a connection attempt means, and detail."""
     match error:

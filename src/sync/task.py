@@ -11,6 +11,7 @@ from config_types import SynchronizerConfig
 from event_rows import known_ids
 from functions import connect_bigbrotr_with_retry
 from nostr.connection import Dialer
+from nostr.transport import patience
 from nostr.urls import RelayUrl
 from sync.asker import SessionSettings
 from sync.limits import RelayLimits
@@ -52,11 +53,13 @@ def dialer_for(config: SynchronizerConfig) -> Dialer:
     )
 
 
-def session_settings(config: SynchronizerConfig, limits: RelayLimits) -> SessionSettings:
-    """How a relay with these limits is asked."""
+def session_settings(
+    config: SynchronizerConfig, limits: RelayLimits, slowness: int = 1
+) -> SessionSettings:
+    """How a relay with these limits is asked; `slowness` is that of its network."""
     return SessionSettings(
         page_limit=limits.page_limit(config.batch_size),
-        idle_timeout=config.request_timeout,
+        idle_timeout=config.request_timeout * slowness,
         lanes=limits.lanes(LANES),
         longest_message=limits.longest_message,
         reverify_seconds=config.reverify_seconds,
@@ -67,14 +70,15 @@ def session_settings(config: SynchronizerConfig, limits: RelayLimits) -> Session
 async def _synchronize(
     config: SynchronizerConfig, db: BigBrotr, checker: PageChecker, task: SyncTask
 ) -> SessionReport:
+    relay = RelayUrl.parse(task.url, allow_private=config.allow_private_relays)
     session = RelaySession(
         db,
         dialer_for(config),
         checker,
-        RelayUrl.parse(task.url, allow_private=config.allow_private_relays),
+        relay,
         config.event_filter,
         task.target,
-        session_settings(config, task.limits),
+        session_settings(config, task.limits, patience(relay)),
         RelayModel.from_json(task.learnt),
     )
     return await session.run()

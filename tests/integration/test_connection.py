@@ -503,6 +503,12 @@ async def test_an_onion_relay_without_tor_is_not_tried():
     assert failed.value.kind == "no-tor"
 
 
+def test_an_onion_relay_has_twice_the_time():
+    patient = Dialer(None, allow_private=False, connect_timeout=7)
+    assert patient.timeout_for(RelayUrl.parse("wss://a.example")) == 7
+    assert patient.timeout_for(RelayUrl.parse(ONION)) == 14
+
+
 async def test_an_onion_relay_is_reached_through_socks_by_name_alone():
     async with ScriptedRelay(make_events(2)) as relay:
         proxy = SocksProxy(relay.port)

@@ -30,8 +30,7 @@ KEYPAIR = KeypairConfig(AUTHOR.secret_key, AUTHOR.pubkey)
 Relay = ScriptedRelay
 
 
-def dialer(_: RelayUrl) -> Dialer:
-    return Dialer(None, allow_private=True, connect_timeout=2)
+DIALER = Dialer(None, allow_private=True, connect_timeout=2)
 
 
 def draft(name: str, at: int = 1_760_000_000) -> Draft:
@@ -40,7 +39,7 @@ def draft(name: str, at: int = 1_760_000_000) -> Draft:
 
 @asynccontextmanager
 async def publishing(*relays: RelayUrl, timeout: float = 1.0) -> AsyncIterator[Publisher]:
-    async with Publisher(relays, dialer, KEYPAIR, timeout=timeout) as running:
+    async with Publisher(relays, DIALER, KEYPAIR, timeout=timeout) as running:
         yield running
 
 
@@ -144,7 +143,7 @@ async def test_a_real_relay_takes_it_and_the_finder_reads_it_back(
     assert "published=2" in output
 
     url = RelayUrl.parse(board.url, allow_private=True)
-    async with await dialer(url).connect(url) as connection:
+    async with await DIALER.connect(url) as connection:
         page = await connection.page(
             {"kinds": [10166, 30166], "limit": 10}, idle_timeout=3, max_events=10
         )
