@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
-from operator import itemgetter
 from typing import Any, NamedTuple
 
-import orjson
 from coincurve import PublicKeyXOnly
 
 from errors import EventRefused, MessageMalformed
@@ -24,21 +22,21 @@ from nostr.json_text import (
 )
 
 __all__ = [
+    "AUTH_KIND",
+    "MAX_BIGINT",
     "MAX_KIND",
     "SignedEvent",
     "decode_json",
     "encode_event",
     "event_id",
     "parse_event",
-    "parse_thoroughly",
-    "plain_event",
     "storage_obstacle",
     "verify_signatures",
 ]
 
 MAX_KIND = 65_535
 AUTH_KIND = 22_242
-_MAX_BIGINT = 2**63 - 1
+MAX_BIGINT = 2**63 - 1
 _LONGEST_TIME = 100  # digits
 _PARSED_KEYS = 8_192  # 100 bytes each; saves a square root per event of a known author
 
@@ -56,41 +54,6 @@ class SignedEvent(NamedTuple):
     sig: str
 
 
-def plain_event(obj: object) -> SignedEvent | None:
-    """What parse_event returns, for all but the rarest events, in half the time; None where
-    parse_event has to look: at what is wrong, or at spellings and values that few events have.
-
-    What it returns has no storage_obstacle.
-    """
-    try:
-        fields = _FIELDS(obj)  # type: ignore[arg-type]
-        id_, pubkey, created_at, kind, tags, content, sig = fields
-        if (
-            type(created_at) is not int
-            or not 0 <= created_at <= _MAX_BIGINT
-            or type(kind) is not int
-            or not 0 <= kind <= MAX_KIND
-            or kind == AUTH_KIND
-            or type(content) is not str
-            or len(pubkey) != _KEY_LENGTH
-            or len(sig) != _SIGNATURE_LENGTH
-            or bytes.fromhex(digits := pubkey + sig).hex() != digits
-            or type(tags) is not list
-        ):
-            return None
-        for tag in tags:
-            if type(tag) is not list:
-                return None
-            "".join(tag)  # raises TypeError for all but strings
-        text = orjson.dumps((0, pubkey, created_at, kind, tags, content))
-    except (KeyError, TypeError, ValueError):
-        return None
-    if sha256(text).hexdigest() != id_ or _NUL in text:
-        return None
-    # As _make does, without its check of the number of fields.
-    return tuple.__new__(SignedEvent, fields)
-
-
 def parse_event(obj: object) -> SignedEvent:
     """The event in a decoded JSON object (or one that was parsed already), its shape and id
     checked, its signature not yet.
@@ -100,12 +63,6 @@ def parse_event(obj: object) -> SignedEvent:
     """
     if type(obj) is SignedEvent:
         return obj
-    plain = plain_event(obj)
-    return parse_thoroughly(obj) if plain is None else plain
-
-
-def parse_thoroughly(obj: object) -> SignedEvent:
-    """parse_event without the short way of plain_event."""
     if type(obj) is not dict:
         raise EventRefused("malformed", "not an object")
     try:
@@ -145,7 +102,7 @@ def storage_obstacle(event: SignedEvent) -> str | None:
     objects ("nested-tag") and rewrites fractions ("number"); BIGINT ends at 2**63 - 1
     ("number-out-of-range").
     """
-    if event.created_at > _MAX_BIGINT:
+    if event.created_at > MAX_BIGINT:
         return "number-out-of-range"
     try:
         text = event.content + "".join(chain.from_iterable(event.tags))
@@ -233,14 +190,11 @@ def _value_obstacle(value: object) -> str | None:
         return "nested-tag"
     if type(value) in (float, JsonNumber):
         return "number"
-    if type(value) is int and not -_MAX_BIGINT - 1 <= value <= _MAX_BIGINT:
+    if type(value) is int and not -MAX_BIGINT - 1 <= value <= MAX_BIGINT:
         return "number"
     return None
 
 
-_NUL = b"\\u0000"  # or a backslash before "u0000", which is rare too
-_KEY_LENGTH, _SIGNATURE_LENGTH = 64, 128  # hex digits
-_FIELDS = itemgetter(*SignedEvent._fields)
 _LISTS = frozenset({list})
 _HEX_KEY = re.compile("[0-9a-f]{64}").fullmatch
 _HEX_ID = _HEX_KEY

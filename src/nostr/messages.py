@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from errors import MessageMalformed
-from nostr.events import plain_event
 from nostr.json_text import decode_exactly, decode_json, lost_nothing
+from nostr.plain_events import plain_event
 
 
 class EventMessage(NamedTuple):
@@ -112,22 +112,14 @@ Message = (
 
 def decode_message(frame: bytes) -> Message:
     """The message in a text frame; raises MessageMalformed where there is none."""
-    return _plain_event_message(frame) or _any_message(frame)
+    plain = plain_event(frame)
+    if plain is not None:
+        return EventMessage(*plain)
+    return decode_any_message(frame)
 
 
-def _plain_event_message(frame: bytes) -> EventMessage | None:
-    """The short way for nearly all that comes."""
-    try:
-        verb, subscription, obj = orjson.loads(frame)
-    except (TypeError, ValueError):
-        return None
-    if verb != "EVENT" or type(subscription) is not str:
-        return None
-    event = plain_event(obj)
-    return None if event is None else EventMessage(subscription, event)
-
-
-def _any_message(frame: bytes) -> Message:
+def decode_any_message(frame: bytes) -> Message:
+    """decode_message without the short way for plain events."""
     values = decode_json(frame)
     if type(values) is not list or not values or type(values[0]) is not str:
         raise MessageMalformed("frame is not a JSON array that starts with a message type")

@@ -16,14 +16,13 @@ from nostr.events import (
     decode_json,
     encode_event,
     parse_event,
-    parse_thoroughly,
-    plain_event,
     storage_obstacle,
     verify_signatures,
 )
-from nostr.json_text import JsonNumber, decode_exactly
+from nostr.json_text import JsonNumber, decode_exactly, encode_json
 from nostr.keys import public_key, sign_challenge, sign_event
-from nostr.messages import decode_message
+from nostr.messages import EventMessage, decode_any_message, decode_message
+from nostr.plain_events import plain_event
 
 KEY = PrivateKey.from_int(7)
 PUBKEY = KEY.public_key.format()[1:].hex()
@@ -63,7 +62,11 @@ def reason_of(obj: object) -> str:
 
 def received(wire: bytes) -> object:
     """The event object of an EVENT message with this text."""
-    return decode_message(b'["EVENT","s",' + wire + b"]").event
+    return decode_message(frame_of(wire)).event
+
+
+def frame_of(wire: bytes) -> bytes:
+    return b'["EVENT","s",' + wire + b"]"
 
 
 def test_a_right_event_passes_and_its_signature_verifies():
@@ -315,27 +318,50 @@ def test_the_short_way_says_what_the_long_one_says(
     given_members = {"tags": tags, "content": content}
     try:
         obj = good_event(**given_members | change) if signed else good_event(**given_members)
-    except TypeError:  # nothing that orjson would write
-        obj = good_event(**given_members)
-    obj |= change
-    plain = plain_event(obj)
-    if plain is not None:
-        assert plain == parse_thoroughly(obj)
-        assert list(map(type, plain)) == list(map(type, parse_thoroughly(obj)))
-        assert storage_obstacle(plain) is None
+        frame = frame_of(encode_json(obj | change))
+    except (TypeError, MessageMalformed):  # nothing that can be written
+        return
+    hold_to_one_verdict(frame)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=3)), max_size=3), TEXT)
+def test_the_short_way_says_so_of_altered_text_too(changes: list[tuple[int, bytes]], content: str):
+    frame = frame_of(orjson.dumps(good_event(tags=[["t", content]], content=content)))
+    for position, text in changes:
+        frame = frame[:position] + text + frame[position + len(text) :]
+    hold_to_one_verdict(frame)
+
+
+def hold_to_one_verdict(frame: bytes) -> None:
+    plain = plain_event(frame)
+    if plain is None:
+        return
+    message = decode_any_message(frame)
+    assert type(message) is EventMessage
+    event = parse_event(message.event)
+    assert plain == (message.subscription, event)
+    assert list(map(type, plain[1])) == list(map(type, event))
+    assert storage_obstacle(event) is None
 
 
 @pytest.mark.parametrize("member", [*good_event()])
 def test_the_short_way_misses_no_member(member: str):
     event = good_event(tags=[["t", "nostr"], []], content="é\n\\")
-    assert plain_event(event) == parse_thoroughly(event)
+    assert plain_event(frame_of(orjson.dumps(event))) == ("s", parse_event(event))
     del event[member]
-    assert plain_event(event) is None
+    assert plain_event(frame_of(orjson.dumps(event))) is None
+
+
+@pytest.mark.parametrize("odd", ["-0", "1.0", "1e0", "true", "null", '"1"'])
+def test_the_short_way_takes_no_number_for_another(odd: str):
+    text = orjson.dumps(good_event()).replace(b'"kind":1', b'"kind":' + odd.encode())
+    hold_to_one_verdict(frame_of(text))
+    assert plain_event(frame_of(text)) is None
 
 
 def test_a_message_holds_what_the_event_alone_would_be():
     event = good_event(tags=[["t", "nostr"]])
-    assert received(orjson.dumps(event)) == parse_thoroughly(event)
+    assert received(orjson.dumps(event)) == parse_event(event)
     odd = good_event(content="\0")
     assert received(orjson.dumps(odd)) == odd
 
