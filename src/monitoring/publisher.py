@@ -27,7 +27,8 @@ _IDLE_SECONDS = 5.0  # then the connection is given back
 _FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 900.0
 # Refusals that another try may overcome; any other is about the event.
-_TRY_AGAIN = frozenset({"rate-limited", "auth-required", "error"})
+_TRY_AGAIN = frozenset({"rate-limited", "auth-required"})
+_TOLD_LENGTH = 200
 
 logger = logging.getLogger(__name__)
 
@@ -157,19 +158,26 @@ class _Line:
                 return await self._publish_all(connection)
         except ConnectFailed as failed:
             return failed.kind
+        except Exception:
+            # A defect of ours must not end the line, which nobody would notice.
+            logger.exception(f"{LOG_WARNING} {fields('publication_broken', relay=self._relay)}")
+            return "broken"
 
     async def _publish_all(self, connection: RelayConnection) -> str:
         while await self._something_waits():
             subject, event = next(iter(self._waiting.items()))
             reply = await self._publish(connection, event)
             if reply is None:
+                self._put_last(subject)
                 return "disconnected" if connection.closed else "timeout"
             if not reply.accepted and reply.prefix in _TRY_AGAIN:
+                self._put_last(subject)
                 return reply.prefix
             self._counts["published" if reply.accepted else "publications_refused"] += 1
             if not reply.accepted and reply.prefix not in self._told:
                 self._told.add(reply.prefix)
-                refused = fields("publication_refused", relay=self._relay, reason=reply.text)
+                reason = reply.text[:_TOLD_LENGTH]
+                refused = fields("publication_refused", relay=self._relay, reason=reason)
                 logger.warning(f"{LOG_WARNING} {refused}")
             self._done(subject, event)
         return ""
@@ -190,6 +198,11 @@ class _Line:
         except TimeoutError:
             return False
         return True
+
+    def _put_last(self, subject: str) -> None:
+        """One event that gets no answer must not keep all others waiting."""
+        if event := self._waiting.pop(subject, None):
+            self._waiting[subject] = event
 
     def _done(self, subject: str, event: dict[str, object]) -> None:
         if self._waiting.get(subject) is event:

@@ -11,7 +11,7 @@ from nostr.json_text import encode_json
 
 # Between two looks at the clock: about a millisecond.
 _ROUND = 1_024
-_MAX_BITS = 256
+MAX_BITS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Miner:
 
 def zero_bits(event_id: str) -> int:
     """The difficulty of an id: how many zero bits it starts with."""
-    return _MAX_BITS - int(event_id, 16).bit_length()
+    return MAX_BITS - int(event_id, 16).bit_length()
 
 
 def difficulty_named(text: str) -> int | None:
     """The difficulty that a refusal asks for, "pow: 12 bits, 20 needed": its largest number that
     can be one; None if there is none."""
     numbers = [int(digits) for digits in re.findall(r"(?<!\d)\d{1,3}(?!\d)", text)]
-    return max((number for number in numbers if 0 < number <= _MAX_BITS), default=None)
+    return max((number for number in numbers if 0 < number <= MAX_BITS), default=None)
 
 
 def _mine(
@@ -70,7 +70,7 @@ def _mine(
     )
     after = b'","%d"]],%b]' % (difficulty, encode_json(content))
     start = sha256(text.removesuffix(after))
-    shift = _MAX_BITS - difficulty
+    shift = MAX_BITS - difficulty
     nonce = 0
     while time.monotonic() < deadline:
         for _ in range(_ROUND):

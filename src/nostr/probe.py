@@ -9,12 +9,13 @@ from errors import ConnectFailed
 from nostr.connection import Dialer, EndKind, Page, RelayConnection
 from nostr.link import LinkFacts
 from nostr.nip11 import Nip11Result, fetch_nip11
-from nostr.pow import Miner
+from nostr.pow import MAX_BITS, Miner
 from nostr.urls import RelayUrl, to_relay
 from nostr.write_test import Keypair, WriteTest, asks_for_money
 
 _READ_TEST = {"kinds": [1], "limit": 1}
 _READ_TEST_EVENTS, _READ_TEST_BYTES = 100, 5 * 1024 * 1024
+_TOLD_LENGTH = 200
 _ANSWERS_HTTP = frozenset({"http-status", "not-websocket", "closed"})
 
 
@@ -147,7 +148,7 @@ class _Tests:
             self._asked_to_sign_in = self._asked_to_sign_in or False
             return page.rtt
         self.outcome = _refusal(page.end.prefix, page.end.text) or page.end.kind.value
-        self.details.append(f"read: {page.end.text or page.end.kind.value}")
+        self.details.append(f"read: {page.end.text[:_TOLD_LENGTH] or page.end.kind.value}")
         return None
 
     async def _page(self) -> Page:
@@ -171,7 +172,7 @@ class _Tests:
         """What the document claims (NIP-11)."""
         nip11 = (await self._document).nip11
         claim = (nip11.limitation or {}).get("min_pow_difficulty") if nip11 else None
-        return claim if type(claim) is int and claim > 0 else None
+        return claim if type(claim) is int and 0 < claim <= MAX_BITS else None
 
     async def _sign_in(self) -> bool:
         """Whether signing in worked, tried once."""

@@ -18,6 +18,7 @@ _REFUSALS = frozenset(
         *("rate-limited", "restricted", "unsupported"),
     )
 )
+_TOLD_LENGTH = 200
 _about_money = re.compile(r"\b(?:pay|paid|payments?|invoice)\b", re.IGNORECASE).search
 
 
@@ -73,7 +74,7 @@ class WriteTest:
         self.outcome = self._outcome(reply)
         if reply is not None and reply.accepted:
             return rtt
-        self.detail = f"write: {reply.text or 'refused' if reply else 'no answer'}"
+        self.detail = f"write: {reply.text[:_TOLD_LENGTH] or 'refused' if reply else 'no answer'}"
         return None
 
     async def _publish(self) -> tuple[OkReply | None, int]:

@@ -197,6 +197,17 @@ async def test_a_difficulty_that_only_the_document_names_is_used(miner: Miner):
     assert zero_bits(second["id"]) >= 8
 
 
+@pytest.mark.parametrize("claim", [0, -1, 257, 10**30, "8", True, None])
+async def test_a_difficulty_that_cannot_be_is_none(miner: Miner, claim: object):
+    nip11 = {"name": "odd", "limitation": {"min_pow_difficulty": claim}}
+    async with ScriptedRelay(publish="pow: too little", nip11=nip11) as relay:
+        report = await probe(
+            relay.url, relay.dialer(), timeout=2, keypair=Keys(), now=NOW, miner=miner
+        )
+        assert len(relay.published) == 1
+    assert (report.facts.write_outcome, report.facts.pow_difficulty) == ("pow", None)
+
+
 @pytest.mark.parametrize(
     ("settings", "facts"),
     [

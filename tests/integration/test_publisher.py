@@ -99,6 +99,16 @@ async def test_what_was_rate_limited_is_sent_again_and_what_was_refused_is_not()
         assert len(relay.published) == sent + 1
 
 
+async def test_an_event_without_an_answer_keeps_no_other_waiting() -> None:
+    async with Relay() as relay, publishing(relay.url, timeout=0.3) as running:
+        relay.publish = "silent"
+        running.offer(draft("mute"))
+        await until(lambda: len(relay.published) == 1)
+        running.offer(draft("other"))
+        await until(lambda: len(relay.published) == 2)
+        assert relay.published[1]["tags"][0] == ["d", "wss://other.example/"]
+
+
 async def test_it_signs_in_where_that_is_asked() -> None:
     async with Relay(auth=True) as relay, publishing(relay.url) as running:
         running.offer(draft("a"))
