@@ -31,6 +31,7 @@ _LOOKS = 3  # cycles in which a round of re-verification must succeed
 # Seconds without a message; what is silent on purpose costs twice as long a cycle.
 _IDLE_TIMEOUT = 3.0
 _LONGEST_CYCLE = 400.0
+_SHORTEST_PAUSE = 60  # seconds; the services say 150 at least
 _KEY = "0000000000000000000000000000000000000000000000000000000000000003"
 _PUBLIC_KEY = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9"
 
@@ -107,7 +108,7 @@ class _Run:
             archive = await read_archive(self._connection, relay.url.url)
             if archive.leased:
                 relay.complaints.append(f"no end of its session in {_LONGEST_CYCLE:.0f} s")
-            if archive.must_rest and not archive.rests:
+            if archive.must_rest and archive.pause < _SHORTEST_PAUSE:
                 relay.complaints.append(f"no pause after {archive.outcome!r}")
             if Reading.UNREADABLE in plan.reading:
                 relay.outcomes.add(archive.outcome)

@@ -21,6 +21,8 @@ _DONE = frozenset({"complete", "gaps"})
 _PASSING = frozenset({"paused", "timeout", "disconnected", "connect-timeout"})
 _SECOND_REASONS = frozenset({"saturated", "overflow", "refused-events"})
 _SMALLEST_CAP = 20
+# A relay that rests for so many seconds more is found resting by another cycle.
+_LONGEST_CHECK = 60.0
 
 Ranges = list[tuple[int, int]]
 
@@ -33,6 +35,7 @@ class Archive:
     covered: Ranges
     gaps: list[tuple[int, int, str]]
     outcome: str
+    pause: int  # seconds, from the end of its last session on
     rests: bool
     leased: bool
 
@@ -105,15 +108,18 @@ async def read_archive(connection: asyncpg.Connection, url: str) -> Archive:
         url,
     )
     task = await connection.fetchrow(
-        "SELECT last_outcome, not_before > extract(epoch FROM now()) AS rests, owner IS NOT NULL"
-        " AS leased FROM relay_tasks WHERE purpose = 'sync' AND relay_url = $1",
+        "SELECT last_outcome, not_before - updated_at AS pause, owner IS NOT NULL AS leased,"
+        " not_before > extract(epoch FROM now()) + $2 AS rests"
+        " FROM relay_tasks WHERE purpose = 'sync' AND relay_url = $1",
         url,
+        _LONGEST_CHECK,
     )
     return Archive(
         events,
         [(row["a"], row["b"]) for row in covered],
         [(row["a"], row["b"], row["reason"]) for row in gaps],
         task["last_outcome"] if task else "",
+        task["pause"] if task else 0,
         bool(task and task["rests"]),
         bool(task and task["leased"]),
     )

@@ -39,7 +39,7 @@ def archive(
     outcome: str = "complete",
 ) -> Archive:
     by_id = {event["id"]: {key: event[key] for key in _FIELDS} for event in events}
-    return Archive(by_id, list(covered), list(gaps), outcome, rests=False, leased=False)
+    return Archive(by_id, list(covered), list(gaps), outcome, pause=0, rests=False, leased=False)
 
 
 _FIELDS = ("id", "pubkey", "created_at", "kind", "tags", "content", "sig")
