@@ -503,6 +503,19 @@ async def test_an_onion_relay_without_tor_is_not_tried():
     assert failed.value.kind == "no-tor"
 
 
+async def test_each_onion_relay_has_credentials_of_its_own():
+    other = "wss://duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion"
+    async with ScriptedRelay() as relay:
+        proxy = SocksProxy(relay.port)
+        async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            through = dialer(socks5_url=f"socks5://127.0.0.1:{port}")
+            for url in (ONION, other, ONION + "/path"):
+                await (await through.connect(RelayUrl.parse(url))).close()
+    first, second, again = proxy.users
+    assert first == again != second, "Tor keeps circuits apart by them"
+
+
 def test_an_onion_relay_has_twice_the_time():
     patient = Dialer(None, allow_private=False, connect_timeout=7)
     assert patient.timeout_for(RelayUrl.parse("wss://a.example")) == 7
