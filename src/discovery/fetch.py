@@ -1,7 +1,6 @@
 """HTTP GET against servers that nobody vouches for: bounded in size, time and redirects, and with
 every address on the way checked (a list's server may redirect to the cloud's metadata)."""
 
-import ipaddress
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from aiohttp_socks import ProxyConnector, ProxyError
 from yarl import URL
 
 from errors import AggregatorFailed
-from nostr.addresses import GuardedResolver, is_public
+from nostr.addresses import GuardedResolver, is_address, is_public
 from nostr.transport import USER_AGENT, failure_kind
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -64,7 +63,7 @@ class Fetcher:
                 raise AggregatorFailed("no-tor", url, f"{host} needs TORPROXY_HOST")
             return self.onion
         # The resolver is not asked about an address that is written as one.
-        if not self.allow_private and _is_address(host) and not is_public(host):
+        if not self.allow_private and is_address(host) and not is_public(host):
             raise AggregatorFailed("address-refused", url, f"{host} is not a public address")
         return self.direct
 
@@ -117,14 +116,6 @@ def _retry_after(headers: Mapping[str, str]) -> int | None:
     if not (text.isascii() and text.isdecimal()):
         return None
     return min(int(text[:9]), _LONGEST_RETRY_AFTER)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from discovery.naming import Found, Naming, Occasion
 from errors import RelayUrlRefused
+from nostr.addresses import is_address
 from nostr.urls import MAX_PATHS_PER_HOST, RelayUrl
 
 TOO_MANY_IN_EVENT = "too-many-in-event"
@@ -173,14 +173,6 @@ class Sieve:
 def _domain(host: str) -> str:
     """The host without its first label; "" for an address, and for a name of two labels."""
     parent = host.partition(".")[2]
-    if "." not in parent or _is_address(host):
+    if "." not in parent or is_address(host):
         return ""
     return parent
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

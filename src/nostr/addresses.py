@@ -39,6 +39,15 @@ _NAT64 = ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ip_network("2002::/16")
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is written as an IPv4 or IPv6 address, which no resolver is asked about."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_public(address: str) -> bool:
     """Whether an IPv4 or IPv6 address is one of the public Internet. Addresses that carry an
     IPv4 address (mapped, 6to4, NAT64) are judged by it; what is no address is not public."""

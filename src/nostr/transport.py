@@ -4,7 +4,6 @@ import asyncio
 import errno
 import ssl
 from dataclasses import dataclass
-from ipaddress import ip_address
 from types import SimpleNamespace, TracebackType
 
 import aiohttp
@@ -12,7 +11,7 @@ from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError
 from python_socks import ProxyType, parse_proxy_url
 
 from errors import AddressRefused, ConnectFailed
-from nostr.addresses import GuardedResolver, is_public
+from nostr.addresses import GuardedResolver, is_address, is_public
 from nostr.urls import RelayUrl
 
 USER_AGENT = "BigBrotr"
@@ -95,7 +94,7 @@ def open_transport(
         resolver = None
         address = None
     else:
-        address = url.host if _is_address(url.host) else None
+        address = url.host if is_address(url.host) else None
         if address and not allow_private and not is_public(url.host):
             raise ConnectFailed("address-refused", url.url, "not a public address")
         resolver = GuardedResolver(allow_private=allow_private)
@@ -209,14 +208,6 @@ def _network_failure(error: OSError) -> str:
     if cause.errno in _UNREACHABLE:
         return "unreachable"
     return "timeout" if isinstance(cause, TimeoutError | asyncio.TimeoutError) else "network"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _one_line(error: object) -> str:
