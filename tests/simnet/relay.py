@@ -127,8 +127,9 @@ class HostileRelay(ScriptedRelay):
             await self._listen(self.port)
 
     def forget(self) -> None:
-        """What was asked so far does not count."""
-        self.asked.clear()
+        """What was asked and sent so far, by the monitor's check, does not count."""
+        for seen in (self.asked, self.sent, self.withheld, self.cut_in):
+            seen.clear()
         self.events_sent = 0
         self.manners = Manners(self.nip11)
 
