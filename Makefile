@@ -50,7 +50,7 @@ simnet: $(READY)  ## Archive a hostile simulated network (SEEDS=200; SEED=, FAUL
 	@SEEDS="$(SEEDS)" FROM="$(FROM)" SEED="$(SEED)" FAULT="$(FAULT)" REPLAY="$(REPLAY)" \
 		ECONOMY="$(ECONOMY)" PYTHONPATH=src:tests $(VENV)/bin/python -m simnet
 
-bench: $(READY)  ## Measure beside peers and limits, 20 minutes; writes docs/benchmarks (PARTS="check write")
+bench: $(READY)  ## Measure beside peers and limits, 25 minutes; writes docs/benchmarks (PARTS="check write")
 	@PYTHONPATH=src:tests:. $(VENV)/bin/python -m bench $(PARTS)
 
 bench-quick: $(READY)  ## The same in 3 minutes, less exact; writes nothing

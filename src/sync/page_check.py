@@ -46,10 +46,10 @@ class CheckedPage:
 
 
 class PageChecker:
-    """Checks pages, and lets the loop go on after every few signatures, whoever's page it is.
+    """Checks pages, and lets the loop go on after every few signatures, whosever page it is.
 
-    Signatures are checked on the loop's thread: others would wait for its interpreter lock and it
-    for theirs, which measures slower. A process a core is what uses all cores.
+    Signatures are checked on the loop's thread: with threads beside it, each waits for the
+    interpreter lock of the others, which measures slower. A process a core uses all cores.
     """
 
     def __init__(self, known_ids: KnownIds) -> None:
