@@ -1,8 +1,8 @@
 """Asking for one second and nothing else, where its neighbours hide it (pure).
 
 Other plans ask for a second more at both ends, for it is not known whether the relay includes
-them. If such a page holds nothing but refused events, they may all be the neighbours'. A page of
-the second alone proves it if something of that second came, which shows that the relay leaves
+them. What fills such a page, refused events above all, may be the neighbours'. A page of the second
+alone proves it if something of that second came, which shows that the relay leaves
 out neither end, and if the page is too small to have been cut.
 """
 

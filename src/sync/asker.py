@@ -16,6 +16,7 @@ from nostr.negentropy import SMALLEST_FRAME_BYTES
 from nostr.negotiation import Negotiation
 from nostr.urls import RelayUrl
 from sync.limits import LONGEST_MESSAGE
+from sync.pace import Pace
 from sync.page_check import CheckedPage, PageChecker
 from sync.relay_model import LANES, RelayModel
 from sync.response import Action, respond
@@ -95,7 +96,7 @@ class Asker:
         # connection.
         self._turn = asyncio.Lock()
         self._take_turns = False
-        self._quiet_until = 0.0
+        self._pace = Pace(model.interval)
         self.longest_message = settings.longest_message
         self.model = model
         self.requests = 0
@@ -145,10 +146,12 @@ class Asker:
             if tries > 0:
                 self._take_turns = True
             async with self._turn if self._take_turns else nullcontext():
-                await self._stay_quiet()
+                await self._keep_pace()
                 connection = await self.connect()
                 self.requests += 1
+                sent_at = time.monotonic()
                 page = await self._fetch(connection, flt, settle_below)
+            self._heed(page.end, sent_at)
             await self._keep_late((*page.late, *connection.take_late()), keep)
             response = respond(
                 page.end,
@@ -186,8 +189,9 @@ class Asker:
         for tries in itertools.count():
             if time.monotonic() > self._deadline:
                 raise SyncAbandoned("paused")
-            await self._stay_quiet()
+            await self._keep_pace()
             connection = await self.connect()
+            sent_at = time.monotonic()
             ended = await connection.negotiate(
                 flt, items, timeout=self._settings.idle_timeout, frame_bytes=frame
             )
@@ -195,6 +199,7 @@ class Asker:
             end = _end_to_respond_to(ended, tries)
             if end is None:
                 break
+            self._heed(end, sent_at)
             response = respond(end, tries, can_authenticate=self._settings.secret_key is not None)
             if response.action is Action.GIVE_UP:
                 break
@@ -257,12 +262,17 @@ class Asker:
         if end.kind is not EndKind.DISCONNECTED:
             # It may have been too much at once: one request at a time from the next session on.
             self.model = replace(self.model, lanes=1)
-        quiet = time.monotonic() + random.uniform(pause / 2, pause)
-        self._quiet_until = max(self._quiet_until, quiet)
+        self._pace.rest(time.monotonic() + random.uniform(pause / 2, pause))
 
-    async def _stay_quiet(self) -> None:
-        while (rest := self._quiet_until - time.monotonic()) > 0:
-            await asyncio.sleep(rest)
+    def _heed(self, end: PageEnd, sent_at: float) -> None:
+        """Ask more slowly from now on, and in later sessions, if that was too fast."""
+        if end.prefix == "rate-limited":
+            self._pace.limited(time.monotonic(), sent_at)
+            self.model = replace(self.model, interval=self._pace.interval)
+
+    async def _keep_pace(self) -> None:
+        while wait := self._pace.wait(time.monotonic()):
+            await asyncio.sleep(wait)
 
 
 def _storable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Seconds that hold more than the relay sends on one page (async shell around `partition`)."""
+"""Seconds that may hold more than the relay sends on one page (async shell around `partition`)."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from errors import SyncAbandoned
+from sync.alone import Alone
 from sync.asker import Asker
 from sync.claims import Claims
 from sync.facts import Request, Saturated
@@ -62,8 +63,13 @@ class CrowdedSeconds:
         """
         second = Window(saturated.second, saturated.second)
         retractions = self._writer.retractions
-        if part and await self._was_sent_whole(saturated, part):
+        if part:
+            if await self._was_sent_whole(saturated, part):
+                return True
+        elif (left := await self._without_neighbours(second, saturated)) is None:
             return True
+        else:
+            saturated = left
         proven = await self._by_parts(second, saturated, part)
         if self._writer.retractions > retractions:
             return False  # some parts were proven by what no longer holds
@@ -90,6 +96,25 @@ class CrowdedSeconds:
             if share.is_list and not share_proven:
                 break  # the other lists are no shorter
         return proven
+
+    async def _without_neighbours(self, second: Window, saturated: Saturated) -> Saturated | None:
+        """What is left to be split once the second was asked for alone, if other things came on
+        its page; None if that proved it."""
+        model = self._asker.model
+        if saturated.received == len(saturated.events) or model.is_exclusive:
+            return saturated
+        plan = Alone(second, model.order, self._page_limit, self._seen.plain)
+        page = await self._asker.ask(
+            plan.request(model).to_filter(self._flt),
+            self._writer.add,
+            settle_below=plan.settle_below,
+        )
+        if page is None:
+            return saturated
+        self._seen.plain.unsteady = self._asker.strays
+        step = plan.judge(page.facts)
+        await self._writer.add(page)
+        return None if step.proven else step.saturated or saturated
 
     async def _was_sent_whole(self, saturated: Saturated, part: Mapping[str, Any]) -> bool:
         """Whether the page of a part was smaller than others of its form, so that the relay did

@@ -238,14 +238,14 @@ async def record_verification(
 
 async def seen_lately(db: BigBrotr, relay_url: str, window: Window) -> bool:
     """Whether the archive has seen an event of these seconds at the relay within the last hour,
-    too short a time for a relay to have dropped them all. Ephemeral events do not count: a relay
-    passes them on to who follows it live and keeps none (NIP-01)."""
+    too short a time for a relay to have dropped them all. Replaceable, ephemeral and addressable
+    events do not count: relays keep the latest of a kind, or none (NIP-01)."""
     row = await db.fetchone(
         """
         SELECT FROM events_relays
         JOIN events ON events.id = events_relays.event_id
         WHERE relay_url = $1 AND seen_at >= $2 AND created_at BETWEEN $3 AND $4
-            AND kind NOT BETWEEN 20000 AND 29999
+            AND kind NOT IN (0, 3) AND kind NOT BETWEEN 10000 AND 39999
         LIMIT 1
         """,
         relay_url,

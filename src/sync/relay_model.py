@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sync.facts import Order
+from sync.pace import LONGEST_INTERVAL, SHORTEST_INTERVAL
 
 # No relay is known to cap pages below this; real ones start at 20.
 SMALLEST_PLAUSIBLE_CAP = 20
@@ -30,6 +31,7 @@ class RelayModel:
         scheme: "wss" or "ws", whichever opened last.
         needs_auth: it served only after NIP-42 authentication.
         negentropy: it speaks NIP-77; None: not known yet.
+        interval: seconds between two requests that it bears; 0.0: it never complained.
     """
 
     order: Order = Order.NEWEST_FIRST
@@ -39,6 +41,7 @@ class RelayModel:
     scheme: str | None = None
     needs_auth: bool = False
     negentropy: bool | None = None
+    interval: float = 0.0
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "RelayModel":
@@ -48,6 +51,7 @@ class RelayModel:
         try:
             known["order"] = Order(known.get("order", Order.NEWEST_FIRST))
             known["lanes"] = max(1, int(known.get("lanes", LANES)))
+            known["interval"] = min(max(0.0, float(known.get("interval", 0.0))), LONGEST_INTERVAL)
         except (TypeError, ValueError):
             return cls()
         return cls(**known)
@@ -57,9 +61,11 @@ class RelayModel:
 
     def doubted(self) -> "RelayModel":
         """Without what may have changed, or been a moment's misfortune: it may have learnt NIP-77
-        since, and a single event out of place makes it look as if it sent in no order."""
+        since, bear more requests, and a single event out of place makes it look as if it sent in
+        no order."""
         order = Order.NEWEST_FIRST if self.order is Order.NONE else self.order
-        return replace(self, order=order, negentropy=self.negentropy or None)
+        interval = self.interval / 2 if self.interval > SHORTEST_INTERVAL else 0.0
+        return replace(self, order=order, negentropy=self.negentropy or None, interval=interval)
 
     def exclusive(self, order: Order) -> bool | None:
         """Whether the bound that a walk of this order moves is left out by the relay."""

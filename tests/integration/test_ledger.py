@@ -186,11 +186,12 @@ async def test_a_gap_tried_in_the_future_is_tried_again(db: BigBrotr) -> None:
     assert await left(db, target) == [Window(5, 9)]
 
 
-async def test_ephemeral_events_seen_live_do_not_speak_against_an_empty_page(db: BigBrotr) -> None:
+async def test_events_that_relays_drop_do_not_speak_against_an_empty_page(db: BigBrotr) -> None:
     now = int(time.time())
-    ephemeral, lasting = sample_event(1, kind=20_166), sample_event(2)
-    for event, expected in ((ephemeral, False), (lasting, True)):
-        rows = [event]
+    passing = [sample_event(n, kind=kind) for n, kind in enumerate((0, 3, 10_002, 20_166, 39_999))]
+    lasting = [sample_event(10 + n, kind=kind) for n, kind in enumerate((1, 9_999, 40_000))]
+    for event in passing + lasting:
+        rows, expected = [event], event in lasting
         await db.run_in_transaction(lambda conn, rows=rows: write_events(conn, RELAY, now, rows))
         seconds = Window(event.created_at, event.created_at)
         assert await ledger.seen_lately(db, RELAY.url, seconds) is expected

@@ -138,6 +138,23 @@ async def test_what_is_no_answer_proves_nothing(
             assert await archived(db, relay.url.url) == true_ids(relay.events)
 
 
+async def test_a_relay_that_complains_is_asked_more_slowly_from_then_on(
+    db: BigBrotr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.response._RATE_LIMIT_PAUSES_SECONDS", (0.05, 0.05, 0.05))
+    async with HostileRelay(make_events(600), cap=50, rate=(2, 8)) as relay:
+        first = await synchronize(db, relay.url.url, Window(START, START + 300))
+        assert first.outcome == "complete"
+        assert first.model.interval > 0.0
+        refusals = relay.manners.times_limited
+        assert refusals > 0
+        target = Window(START, START + 700)
+        second = await synchronize(db, relay.url.url, target, model=first.model)
+        assert second.outcome == "complete"
+        assert relay.manners.times_limited - refusals <= 1, "the pace was remembered"
+        assert await archived(db, relay.url.url) == true_ids(relay.events)
+
+
 async def test_a_refusal_is_forgotten_once_the_relay_answers(db: BigBrotr) -> None:
     async with ScriptedRelay(make_events(50), closed="restricted: no") as relay:
         target = Window(START, START + 100)

@@ -7,6 +7,7 @@ KNOWN = (
     "SEED=72/4 faults=oldest-first,holds-junk,closed-error-once,auth-first",
     # Two faults said how to refuse; the bed let one of them undo the other.
     "SEED=234/0 faults=notice-for-closed,one-subscription",
+    "SEED=30/4 faults=oldest-first,holds-junk events=347-350,385-387,408-425 cap=20",
     # Sets cut to more than a page shows passed for whole.
     "SEED=355/2 faults=cap-small,burst-of-kinds,hint-right,extra-keys,negentropy-cuts",
     # Nothing can be read of these, and what else is wrong with them does not matter.
