@@ -11,7 +11,7 @@ from nostr.link import LinkFacts
 from nostr.nip11 import Nip11Result, fetch_nip11
 from nostr.pow import MAX_BITS, Miner
 from nostr.urls import RelayUrl, to_relay
-from nostr.write_test import Keypair, WriteTest, asks_for_money
+from nostr.write_check import Keypair, WriteTest, asks_for_money
 
 _READ_TEST = {"kinds": [1], "limit": 1}
 _READ_TEST_EVENTS, _READ_TEST_BYTES = 100, 5 * 1024 * 1024

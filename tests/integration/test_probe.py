@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from components.relays import StartRelay
-from nostr import write_test
+from nostr import write_check
 from nostr.connection import Dialer
 from nostr.keys import public_key
 from nostr.pow import Miner, zero_bits
@@ -48,7 +48,7 @@ async def test_a_good_relay_is_open_readable_and_writable():
     assert report.metadata.nip11.name == "good"
     assert report.metadata.generated_at == NOW
     assert report.metadata.relay.url == relay.url.url
-    assert written["kind"] == write_test.KIND in range(20_000, 30_000)
+    assert written["kind"] == write_check.KIND in range(20_000, 30_000)
     assert written["pubkey"] == public_key(Keys().secret_key)
     assert "BigBrotr" in written["content"]
     assert flt["limit"] == 1
