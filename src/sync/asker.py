@@ -69,6 +69,7 @@ class Asker:
         model: what is known of the relay; what is learnt of its connection is added here.
         requests: REQs sent so far.
         longest_message: bytes of a message that the relay takes.
+        given_up: why nothing is asked any more, if so.
         strays: whether events came for a page that had ended in EOSE: no page's size says
             anything then.
     """
@@ -97,6 +98,8 @@ class Asker:
         self._turn = asyncio.Lock()
         self._take_turns = False
         self._pace = Pace(model.interval)
+        self.given_up: SyncAbandoned | None = None
+        self._gave_up = asyncio.Event()
         self.longest_message = settings.longest_message
         self.model = model
         self.requests = 0
@@ -109,6 +112,8 @@ class Asker:
         Raises SyncAbandoned("connect-<kind>").
         """
         async with self._connecting:
+            if self.given_up is not None:
+                raise self.given_up
             if self._connection is None or self._connection.closed:
                 if self._connection is not None:
                     self._left_over += self._connection.take_late()
@@ -126,6 +131,11 @@ class Asker:
         """Close the connection, if one is open."""
         if self._connection is not None:
             await self._connection.close()
+
+    def give_up(self, reason: SyncAbandoned) -> None:
+        """Ask nothing any more: requests under way come to their ends, further ones raise."""
+        self.given_up = reason
+        self._gave_up.set()
 
     async def ask(
         self, flt: Mapping[str, Any], keep: Keep, *, settle_below: int = 1
@@ -153,6 +163,9 @@ class Asker:
                 page = await self._fetch(connection, flt, settle_below)
             self._heed(page.end, sent_at)
             await self._keep_late((*page.late, *connection.take_late()), keep)
+            if self.given_up is not None:
+                await keep(await self._checker.check(page, flt))
+                raise self.given_up
             response = respond(
                 page.end,
                 tries,
@@ -272,7 +285,11 @@ class Asker:
 
     async def _keep_pace(self) -> None:
         while wait := self._pace.wait(time.monotonic()):
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._gave_up.wait()
+            if self.given_up is not None:
+                raise self.given_up
 
 
 def _storable(text: str) -> str:

@@ -90,7 +90,7 @@ class CrowdedSeconds:
         proven = split.complete
         for share in split.parts:
             share_proven = False
-            with _refusing_a_form():
+            with self._refusing_a_form():
                 share_proven = await self._prove_part(second, share)
             proven = proven and share_proven
             if share.is_list and not share_proven:
@@ -125,7 +125,7 @@ class CrowdedSeconds:
         if wide := self._widest.get(frozenset(part)):
             self._widest[frozenset(part)] = {}
             request = Request(Window(0, int(time.time())), self._page_limit, wide)
-            with _refusing_a_form():
+            with self._refusing_a_form():
                 page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
                 if page is not None:
                     seen.saw(page.facts.received)
@@ -139,12 +139,11 @@ class CrowdedSeconds:
         shown = max(len(saturated.events), self._seen.plain.largest)
         return (await self._reconciler.reconcile(second, shown=shown)).outcome == "done"
 
-
-@contextmanager
-def _refusing_a_form() -> Iterator[None]:
-    """A relay that refuses so fine a request has refused this request, not the others."""
-    try:
-        yield
-    except SyncAbandoned as error:
-        if error.outcome not in _REFUSALS_OF_A_FORM:
-            raise
+    @contextmanager
+    def _refusing_a_form(self) -> Iterator[None]:
+        """A relay that refuses so fine a request has refused this request, not the others."""
+        try:
+            yield
+        except SyncAbandoned as error:
+            if error.outcome not in _REFUSALS_OF_A_FORM or self._asker.given_up is not None:
+                raise

@@ -7,7 +7,7 @@ set the pace.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,8 @@ from sync.writer import SessionWriter
 
 # How far back a refined request may look for an event that proves its one second by order.
 _REACH_SECONDS = 10 * 365 * 86_400
+# Pages under way when a relay is left get so much time to end, and so much to be stored.
+_LAST_PAGES_SECONDS = 2.0
 
 Plan = Walk | Bisection | Alone
 
@@ -89,6 +91,7 @@ class Driver:
         lanes = [asyncio.create_task(self._lane(claims)) for _ in range(self._lanes)]
         try:
             await asyncio.wait(lanes, return_when=asyncio.FIRST_EXCEPTION)
+            await self._take_last_pages(lanes)
         finally:
             for lane in lanes:
                 lane.cancel()
@@ -96,6 +99,17 @@ class Driver:
         for lane in lanes:
             if not lane.cancelled():
                 lane.result()
+
+    async def _take_last_pages(self, lanes: Sequence[asyncio.Task[None]]) -> None:
+        """When one lane has left the relay, keep what it is sending to the others."""
+        reasons = (lane.exception() for lane in lanes if lane.done())
+        left = next((reason for reason in reasons if isinstance(reason, SyncAbandoned)), None)
+        if left is not None:
+            self._asker.give_up(left)
+            _, unfinished = await asyncio.wait(lanes, timeout=_LAST_PAGES_SECONDS)
+            if unfinished:
+                await self._asker.close()
+                await asyncio.wait(unfinished, timeout=_LAST_PAGES_SECONDS)
 
     async def _lane(self, claims: Claims) -> None:
         while True:

@@ -155,6 +155,16 @@ async def test_a_relay_that_complains_is_asked_more_slowly_from_then_on(
         assert await archived(db, relay.url.url) == true_ids(relay.events)
 
 
+async def test_what_a_relay_is_sending_when_it_is_left_is_kept(db: BigBrotr) -> None:
+    """It refuses one request and answers others, all at the same time."""
+    refusing = {"refuse": "blocked: enough", "refuse_every": 9}
+    async with HostileRelay(make_events(2_000), cap=40, delay=0.005, **refusing) as relay:
+        report = await synchronize(db, relay.url.url, Window(START, START + 2_000))
+        assert report.outcome == "blocked"
+        assert relay.sent
+        assert relay.sent <= await archived(db, relay.url.url)
+
+
 async def test_a_refusal_is_forgotten_once_the_relay_answers(db: BigBrotr) -> None:
     async with ScriptedRelay(make_events(50), closed="restricted: no") as relay:
         target = Window(START, START + 100)

@@ -10,6 +10,8 @@ KNOWN = (
     "SEED=30/4 faults=oldest-first,holds-junk events=347-350,385-387,408-425 cap=20",
     # Sets cut to more than a page shows passed for whole.
     "SEED=355/2 faults=cap-small,burst-of-kinds,hint-right,extra-keys,negentropy-cuts",
+    # What it was sending to one lane was thrown away when it refused another.
+    "SEED=121/3 faults=repeats,closed-blocked-later,drops-mid-page,latency,negentropy-silent",
     # Nothing can be read of these, and what else is wrong with them does not matter.
     "SEED=89/2 faults=cap-random,random-ties,drops-always,rate-of-events,publishes",
     "SEED=108/2 faults=hint-lying-finish,oversized-always,few-subscriptions",
