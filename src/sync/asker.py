@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -150,11 +151,11 @@ class Asker:
         Raises:
             SyncAbandoned: the relay cannot or will not answer, or the session's time is over.
         """
-        for tries in itertools.count():
+        failures: Counter[tuple[EndKind, str]] = Counter()
+        while True:
             if time.monotonic() > self._deadline:
                 raise SyncAbandoned("paused")
-            if tries > 0:
-                self._take_turns = True
+            self._take_turns = self._take_turns or bool(failures)
             async with self._turn if self._take_turns else nullcontext():
                 await self._keep_pace()
                 connection = await self.connect()
@@ -166,12 +167,14 @@ class Asker:
             if self.given_up is not None:
                 await keep(await self._checker.check(page, flt))
                 raise self.given_up
+            cause = (page.end.kind, page.end.prefix)
             response = respond(
                 page.end,
-                tries,
+                failures[cause],
                 can_authenticate=self._settings.secret_key is not None,
                 answers=self._answered and self._narrowings < _MOST_NARROWINGS,
             )
+            failures[cause] += 1
             if response.action is Action.ASK_AGAIN:
                 self._pause(page.end, response.pause)
             checked = await self._checker.check(page, flt)
@@ -184,12 +187,11 @@ class Asker:
                     raise SyncAbandoned("contradiction", "valid events came only after EOSE")
                 case Action.NARROW:
                     self._narrowings += page.end.kind is EndKind.DISCONNECTED
-                    break
+                    return None
                 case Action.GIVE_UP:
                     raise SyncAbandoned(response.outcome, _storable(page.end.text))
                 case Action.AUTHENTICATE:
                     await self.sign_in(connection)
-        return None
 
     async def negotiate(
         self, flt: Mapping[str, Any], items: Sequence[tuple[int, str]]

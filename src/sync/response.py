@@ -61,7 +61,7 @@ def respond(end: PageEnd, tries: int, *, can_authenticate: bool, answers: bool =
 
     Args:
         end: how the page ended.
-        tries: how often the same request has failed to be answered before.
+        tries: how often the same request has ended in this way before.
         can_authenticate: a key is at hand.
         answers: the relay has answered other requests. Then it is this window that it cannot
             show: one message in it may be too large for us.

@@ -12,6 +12,8 @@ KNOWN = (
     "SEED=355/2 faults=cap-small,burst-of-kinds,hint-right,extra-keys,negentropy-cuts",
     # What it was sending to one lane was thrown away when it refused another.
     "SEED=121/3 faults=repeats,closed-blocked-later,drops-mid-page,latency,negentropy-silent",
+    # It broke off after each sign-in: that is no want of one.
+    "SEED=83/3 faults=cap-large,random-ties,oversized-always,auth-in-the-middle,rate-of-requests",
     # Nothing can be read of these, and what else is wrong with them does not matter.
     "SEED=89/2 faults=cap-random,random-ties,drops-always,rate-of-events,publishes",
     "SEED=108/2 faults=hint-lying-finish,oversized-always,few-subscriptions",
