@@ -151,7 +151,7 @@ class Asker:
         Raises:
             SyncAbandoned: the relay cannot or will not answer, or the session's time is over.
         """
-        failures: Counter[tuple[EndKind, str]] = Counter()
+        failures: Counter[tuple[EndKind, str, RelayConnection | None]] = Counter()
         while True:
             if time.monotonic() > self._deadline:
                 raise SyncAbandoned("paused")
@@ -167,7 +167,9 @@ class Asker:
             if self.given_up is not None:
                 await keep(await self._checker.check(page, flt))
                 raise self.given_up
-            cause = (page.end.kind, page.end.prefix)
+            # Every connection has to be signed in anew; that is no failure in a row.
+            signing_in = connection if page.end.prefix == "auth-required" else None
+            cause = (page.end.kind, page.end.prefix, signing_in)
             response = respond(
                 page.end,
                 failures[cause],
