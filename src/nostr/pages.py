@@ -33,8 +33,9 @@ class PageEnd:
 class Page:
     """What one REQ brought: the events as EventMessage has them, in the order of their arrival.
     `malformed` counts frames in the meantime that were no messages; `received_bytes` counts the
-    text of the page's events, `rtt` the milliseconds to its first answer of any kind. `late` are
-    events that came after EOSE, within the round trip that a small page is given."""
+    text of the page's events, `rtt` the milliseconds to its first answer of any kind. A small page
+    is given one more round trip after EOSE: it is `settled` then, and `late` are events that came
+    only meanwhile."""
 
     end: PageEnd
     events: tuple[object, ...]
@@ -42,6 +43,7 @@ class Page:
     received_bytes: int
     rtt: int = 0
     late: tuple[object, ...] = ()
+    settled: bool = False
 
 
 class PageCollector:

@@ -320,4 +320,4 @@ def _settled(page: Page, late: tuple[object, ...], still_there: bool) -> Page:
     if not still_there:
         end = PageEnd(EndKind.DISCONNECTED, text="it left right after its EOSE")
         return replace(page, end=end, late=late)
-    return replace(page, late=late)
+    return replace(page, late=late, settled=True)

@@ -28,8 +28,8 @@ class Alone:
 
     @property
     def settle_below(self) -> int:
-        """Pages of fewer events may be judged by their size."""
-        return self.seen.whole_below
+        """Pages of fewer events are to settle."""
+        return self.seen.settle_below
 
     def request(self, _model: RelayModel) -> Request:
         """The page to ask for."""
@@ -48,9 +48,9 @@ class Alone:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
         self.seen.saw(facts.received)
         second = self.claim.since
-        whole = facts.shows(second) and self.seen.too_small_to_be_cut(facts.received)
+        whole = facts.shows(second) and self.seen.too_small_to_be_cut(facts.size)
         if whole or facts.end.hint == "finish":
             return Step(Verdict.DONE, (self.claim,))
         if not facts.events:
             return Step(Verdict.NARROW)
-        return Step(Verdict.DONE, saturated=Saturated(second, facts.events, facts.received))
+        return Step(Verdict.DONE, saturated=Saturated(second, facts.events, facts))

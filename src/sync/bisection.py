@@ -21,7 +21,7 @@ from sync.windows import Window, merge
 class _Asked:
     window: Window
     events: dict[str, SignedEvent]
-    received: int
+    page: PageFacts
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Bisection:
             for event in facts.events
             if window.since <= event.created_at <= window.until
         }
-        page = _Asked(window, inside, facts.received)
+        page = _Asked(window, inside, facts)
         if not self._whole:
             self._todo.pop()
             return self._judge_whole(page, finished=facts.end.hint == "finish")
@@ -93,32 +93,32 @@ class Bisection:
     def _judge_whole(self, page: _Asked, *, finished: bool) -> Step:
         if not page.events and self.expected:
             return self._next(())
-        if finished or (not page.events and self.seen.shows_nothing(page.received)):
+        if finished or (not page.events and self.seen.shows_nothing(page.page.size)):
             return self._next((page.window,))
         if page.window.seconds > 1:
             self._whole.append(page)
             return Step(Verdict.CONTINUE)
-        if self.seen.too_small_to_be_cut(page.received):
+        if self.seen.too_small_to_be_cut(page.page.size):
             return self._next((page.window,))
         events = tuple(page.events.values())
-        return self._next((), Saturated(page.window.since, events, page.received))
+        return self._next((), Saturated(page.window.since, events, page.page))
 
     def _judge_halves(self, whole: _Asked, newer: _Asked) -> Step:
         older, self._older = self._older, None
         if older is None:
             raise AssertionError("the older half is asked for first")
         if whole.events.keys() != older.events.keys() | newer.events.keys():
-            self.seen.saw_cut(whole.received)
-        elif self._shows_all(whole, max(older.received, newer.received)):
+            self.seen.saw_cut(whole.page.received)
+        elif self._shows_all(whole.page, max(older.page.size, newer.page.size)):
             return self._next((whole.window,))
         # Else all came from one half, which may be cut as the whole was, at the same events.
         self._todo += [older.window, newer.window]
         return Step(Verdict.CONTINUE)
 
-    def _shows_all(self, whole: _Asked, larger_half: int) -> bool:
+    def _shows_all(self, whole: PageFacts, larger_half: int) -> bool:
         """Whether a window that brought the same as its halves was not cut, nor they."""
-        halves_are_smaller = larger_half < whole.received and not self.seen.unsteady
-        return halves_are_smaller or self.seen.too_small_to_be_cut(whole.received)
+        halves_are_smaller = whole.settled and larger_half < whole.received
+        return halves_are_smaller or self.seen.too_small_to_be_cut(whole.size)
 
     def _next(self, proven: tuple[Window, ...], saturated: Saturated | None = None) -> Step:
         verdict = Verdict.CONTINUE if self._todo else Verdict.DONE

@@ -101,7 +101,7 @@ class CrowdedSeconds:
         """What is left to be split once the second was asked for alone, if other things came on
         its page; None if that proved it."""
         model = self._asker.model
-        if saturated.received == len(saturated.events) or model.is_exclusive:
+        if saturated.page.received == len(saturated.events) or model.is_exclusive:
             return saturated
         plan = Alone(second, model.order, self._page_limit, self._seen.plain)
         page = await self._asker.ask(
@@ -111,7 +111,6 @@ class CrowdedSeconds:
         )
         if page is None:
             return saturated
-        self._seen.plain.unsteady = self._asker.strays
         step = plan.judge(page.facts)
         await self._writer.add(page)
         return None if step.proven else step.saturated or saturated
@@ -120,7 +119,7 @@ class CrowdedSeconds:
         """Whether the page of a part was smaller than others of its form, so that the relay did
         not cut it. One page of all time is asked for, to see how large they get."""
         seen = self._seen.of(part)
-        if saturated.received >= seen.may_be_cut_from:
+        if saturated.page.size >= seen.may_be_cut_from:
             return False
         if wide := self._widest.get(frozenset(part)):
             self._widest[frozenset(part)] = {}
@@ -130,7 +129,7 @@ class CrowdedSeconds:
                 if page is not None:
                     seen.saw(page.facts.received)
                     await self._writer.add(page)
-        return seen.too_small_to_be_cut(saturated.received)
+        return seen.too_small_to_be_cut(saturated.page.size)
 
     async def _by_set(self, second: Window, saturated: Saturated) -> bool:
         """Whether NIP-77 shows and gets all of a second that one page cannot hold."""

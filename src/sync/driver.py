@@ -142,7 +142,7 @@ class Driver:
     ) -> Plan:
         order, seen = self._model.order, self._seen.of(refinement or {})
         if order is Order.NONE:
-            return Bisection(window, self._page_limit, seen, refinement or {}, expected)
+            return self._bisection(window, refinement or {}, expected)
         if not refinement:
             return Walk(window, order, self._page_limit, seen)
         bound_known = self._model.exclusive(order) is not None
@@ -157,6 +157,12 @@ class Driver:
             margin=0 if bound_known else 1,
         )
 
+    def _bisection(
+        self, window: Window, refinement: Mapping[str, Any], expected: int = 0
+    ) -> Bisection:
+        seen = self._seen.of(refinement)
+        return Bisection(window, self._page_limit, seen, refinement, expected)
+
     async def _drive(self, plan: Plan, claims: Claims) -> None:
         """Follow a plan to its end, handing what it proves to `claims`."""
         first_page = True
@@ -168,13 +174,13 @@ class Driver:
             if page is None:
                 self._narrow(plan, claims, "overflow", f"no end with limit {request.limit}")
                 return
-            if plan.order is not self._model.order:
+            if plan.order not in {Order.NONE, self._model.order}:
                 # Another lane has learnt that the order is not what this plan relies on.
                 await self._writer.add(page)
                 await self._drive_rest(plan, claims)
                 return
             if first_page and not plan.refinement and not page.facts.events:
-                await self._believe_emptiness(plan.claim, page.facts.received)
+                await self._believe_emptiness(plan.claim, page.facts.size)
             first_page = False
             self._seen.plain.unsteady = self._asker.strays
             step = plan.judge(page.facts)
@@ -194,18 +200,22 @@ class Driver:
             if step.verdict is Verdict.NARROW:
                 self._narrow(plan, claims, "refused-events", f"{page.facts.received} in a row")
                 return
+            if plan.refinement and step.verdict in {Verdict.TURN, Verdict.UNORDERED}:
+                # That says nothing of plain pages, and events sent unasked come from afar here.
+                await self._drive(self._bisection(plan.claim, plan.refinement), claims)
+                return
             if step.verdict is not Verdict.CONTINUE:
                 await self._reconsider(step.verdict, plan)
                 await self._drive_rest(plan, claims)
                 return
 
-    async def _believe_emptiness(self, window: Window, received: int) -> None:
+    async def _believe_emptiness(self, window: Window, size: int) -> None:
         """Some relays answer with nothing when they are overloaded. Events of this window that
         they showed a short while ago tell.
 
         Not so events of its margins, at exclusive bounds, nor those that another filter chose.
         """
-        if self._flt or not self._seen.plain.shows_nothing(received):
+        if self._flt or not self._seen.plain.shows_nothing(size):
             return
         if await self._seen_lately(window):
             raise SyncAbandoned("contradiction", f"nothing in {window}, where events were of late")

@@ -1,5 +1,6 @@
 """What is asked of a relay, and what its answer says as far as proofs go (pure)."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -41,12 +42,20 @@ class PageFacts:
             this page, in the order of their arrival.
         received: everything the relay sent for it, which is what its own cap counts.
         refused_at: the seconds at which refused events claim to be.
+        settled: nothing followed its EOSE within one round trip.
     """
 
     end: PageEnd
     events: tuple[SignedEvent, ...]
     received: int
     refused_at: frozenset[int] = frozenset()
+    settled: bool = True
+
+    @property
+    def size(self) -> int:
+        """What may be compared with the sizes at which the relay cuts pages: `received`, or more
+        than any page holds while the rest of this one may be on its way."""
+        return self.received if self.settled else sys.maxsize
 
     def shows(self, second: int) -> bool:
         """Whether something came of this second, valid or not."""
@@ -98,12 +107,12 @@ class Saturated:
     Attributes:
         second: the second.
         events: what came of it.
-        received: the size of the page that they came on.
+        page: the page on which they came.
     """
 
     second: int
     events: tuple[SignedEvent, ...]
-    received: int
+    page: PageFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ class PageChecker:
             end=page.end,
             events=tuple(filter(matches, parsed.values())),
             received=len(page.events) + page.malformed,
+            settled=page.settled and not page.late,
             refused_at=frozenset(at for at in claimed.values() if type(at) is int),
         )
         if outside := len(parsed) - len(facts.events):

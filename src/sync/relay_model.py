@@ -92,8 +92,8 @@ class Observations:
         largest: the largest page seen.
         smallest_cut: the smallest page that is known to have been cut, because the relay gave
             more for the same window when asked again below it.
-        unsteady: events came after the EOSE of their page, so that the size of a page says
-            nothing at all.
+        unsteady: events came after the EOSE of their page: no page is believed before it has
+            settled.
         smallest_cap: no page is cut to fewer events than this.
         plain: for a refined filter, what pages without the refinement show. A relay may cap
             refined pages lower, hardly higher: where plain ones were cut, refined ones may be.
@@ -112,10 +112,15 @@ class Observations:
         return min(self.may_be_cut_from, max(self.largest, self.smallest_cap))
 
     @property
+    def settle_below(self) -> int:
+        """Pages of fewer events may be judged by their size: what may follow them must come
+        first."""
+        unsteady = self.unsteady or (self.plain is not None and self.plain.unsteady)
+        return sys.maxsize if unsteady else self.whole_below
+
+    @property
     def may_be_cut_from(self) -> int:
         """Pages of so many events are not whole for sure, however large others are."""
-        if self.unsteady:
-            return 0
         own = sys.maxsize if self.smallest_cut is None else self.smallest_cut
         return own if self.plain is None else min(own, self.plain.may_be_cut_from)
 
@@ -126,13 +131,13 @@ class Observations:
         if self.smallest_cut is None or received < self.smallest_cut:
             self.smallest_cut = received
 
-    def too_small_to_be_cut(self, received: int) -> bool:
+    def too_small_to_be_cut(self, size: int) -> bool:
         """Whether a page of this size, with nothing below it, was surely sent whole."""
-        return received < self.whole_below
+        return size < self.whole_below
 
-    def shows_nothing(self, received: int) -> bool:
+    def shows_nothing(self, size: int) -> bool:
         """Whether a page without one usable event means that there is none."""
-        return not received or self.too_small_to_be_cut(received)
+        return not size or self.too_small_to_be_cut(size)
 
 
 class Sights:

@@ -146,7 +146,7 @@ class Walk:
             self.seen.saw(facts.received)
         inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
         finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
-        if not facts.events and not finished and not self.seen.shows_nothing(facts.received):
+        if not facts.events and not finished and not self.seen.shows_nothing(facts.size):
             return Step(Verdict.NARROW)
         if self._phase in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
             return self._judge_above(inside)
@@ -169,9 +169,8 @@ class Walk:
 
     @property
     def settle_below(self) -> int:
-        """Pages of fewer events may be judged by their size: what may follow them must come
-        first."""
-        return self.seen.whole_below
+        """Pages of fewer events are to settle."""
+        return self.seen.settle_below
 
     def split(self) -> "Walk | None":
         """Keep a stretch of some pages, by the density seen so far, and give away what is beyond
@@ -222,7 +221,7 @@ class Walk:
     def _may_trust_order(self, facts: PageFacts) -> bool:
         """Whether a page of one second may be taken as sent in the walk's order: another page
         showed the order, or this one was surely sent whole."""
-        return self.seen.order is self.order or self.seen.too_small_to_be_cut(facts.received)
+        return self.seen.order is self.order or self.seen.too_small_to_be_cut(facts.size)
 
     def _judge_above(self, inside: list[SignedEvent]) -> Step:
         held = self._take_held()
@@ -278,7 +277,7 @@ class Walk:
         if not inside:
             return self._settle(held, stuck, self._prove(self._far, self._near - 1))
         self.seen.saw_cut(held.received)
-        saturated = self._saturated(stuck, held.received)
+        saturated = self._saturated(stuck, held)
         self._near -= 1
         step = self._judge_walk(facts, inside)
         return replace(step, saturated=saturated)
@@ -287,9 +286,9 @@ class Walk:
         self, held: PageFacts, at_near: list[SignedEvent], proven: tuple[Window, ...]
     ) -> Step:
         """The verdict on the last second of the walk, below which there is nothing."""
-        if self.seen.too_small_to_be_cut(held.received):
+        if self.seen.too_small_to_be_cut(held.size):
             return Step(Verdict.DONE, proven + self._prove(self._near, self._near))
-        return Step(Verdict.DONE, proven, self._saturated(at_near, held.received))
+        return Step(Verdict.DONE, proven, self._saturated(at_near, held))
 
     def _prove(self, far: int, near: int) -> tuple[Window, ...]:
         """The part of the claim between two positions; the margins are never claimed."""
@@ -298,10 +297,10 @@ class Walk:
         proven = self._axis.window(far, near).intersect(self.claim)
         return () if proven is None else (proven,)
 
-    def _saturated(self, events: list[SignedEvent], received: int) -> Saturated | None:
+    def _saturated(self, events: list[SignedEvent], page: PageFacts) -> Saturated | None:
         second = self._axis.position(self._near)
         inside = self.claim.since <= second <= self.claim.until
-        return Saturated(second, tuple(events), received) if inside else None
+        return Saturated(second, tuple(events), page) if inside else None
 
     def _asked_near(self) -> int:
         match self._phase:

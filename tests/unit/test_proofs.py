@@ -171,7 +171,7 @@ class Driver:
         if wide := self.widest.get(frozenset(part)):
             self.widest[frozenset(part)] = {}
             seen.saw(self.relay.answer(Request(Window(0, 2 * START), self.limit, wide)).received)
-        return seen.too_small_to_be_cut(saturated.received)
+        return seen.too_small_to_be_cut(saturated.page.size)
 
 
 def synchronize(relay: SimulatedRelay, target: Window, limit: int = 500) -> Outcome:

@@ -1,5 +1,6 @@
 """The small pure parts of synchronization: windows, responses, partitions, the relay model."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from nostr.connection import EndKind, PageEnd
 from nostr.events import SignedEvent
-from sync.facts import Order, Request, order_of
+from sync.facts import Order, PageFacts, Request, order_of
 from sync.partition import LAST_KIND, partition
 from sync.relay_model import Observations, RelayModel
 from sync.response import Action, respond
@@ -188,9 +189,18 @@ def test_what_page_sizes_tell_of_the_cap() -> None:
     assert not seen.too_small_to_be_cut(10)
 
 
-def test_no_page_is_surely_whole_where_events_come_after_eose() -> None:
+def test_no_page_is_surely_whole_while_events_may_follow_its_eose() -> None:
     seen = Observations(largest=500)
-    assert seen.too_small_to_be_cut(3)
-    seen.unsteady = True
-    assert not seen.too_small_to_be_cut(3)
+    page = PageFacts(PageEnd(EndKind.EOSE), (), received=3)
+    assert seen.too_small_to_be_cut(page.size)
+    assert not seen.too_small_to_be_cut(replace(page, settled=False).size)
     assert seen.shows_nothing(0)
+
+
+def test_once_events_came_after_eose_every_page_is_to_settle() -> None:
+    plain = Observations(largest=500)
+    refined = Observations(plain=plain)
+    assert (plain.settle_below, refined.settle_below) == (500, 20)
+    plain.unsteady = True
+    assert plain.settle_below > 10**6
+    assert refined.settle_below > 10**6
