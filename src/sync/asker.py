@@ -71,8 +71,7 @@ class Asker:
         requests: REQs sent so far.
         longest_message: bytes of a message that the relay takes.
         given_up: why nothing is asked any more, if so.
-        strays: whether events came for a page that had ended in EOSE: no page's size says
-            anything then.
+        strays: whether events came for a page that had ended in EOSE.
     """
 
     def __init__(
