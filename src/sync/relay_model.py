@@ -114,9 +114,8 @@ class Observations:
     @property
     def settle_below(self) -> int:
         """Pages of fewer events may be judged by their size: what may follow them must come
-        first."""
-        unsteady = self.unsteady or (self.plain is not None and self.plain.unsteady)
-        return sys.maxsize if unsteady else self.whole_below
+        first. Refined ones may be compared with larger ones later."""
+        return sys.maxsize if self.unsteady or self.plain is not None else self.whole_below
 
     @property
     def may_be_cut_from(self) -> int:
