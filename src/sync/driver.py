@@ -141,7 +141,7 @@ class Driver:
         self, window: Window, refinement: Mapping[str, Any] | None = None, expected: int = 0
     ) -> Plan:
         order, seen = self._model.order, self._seen.of(refinement or {})
-        if order is Order.NONE:
+        if order is Order.NONE or seen.disordered:
             return self._bisection(window, refinement or {}, expected)
         if not refinement:
             return Walk(window, order, self._page_limit, seen)
@@ -202,6 +202,9 @@ class Driver:
                 return
             if plan.refinement and step.verdict in {Verdict.TURN, Verdict.UNORDERED}:
                 # That says nothing of plain pages, and events sent unasked come from afar here.
+                # But what the order of such pages has proven is void.
+                plan.seen.disordered = True
+                await self._writer.retract_session()
                 await self._drive(self._bisection(plan.claim, plan.refinement), claims)
                 return
             if step.verdict is not Verdict.CONTINUE:

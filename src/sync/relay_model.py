@@ -94,6 +94,7 @@ class Observations:
             more for the same window when asked again below it.
         unsteady: events came after the EOSE of their page: no page is believed before it has
             settled.
+        disordered: refined pages came in another order than plain ones: order proves nothing.
         smallest_cap: no page is cut to fewer events than this.
         plain: for a refined filter, what pages without the refinement show. A relay may cap
             refined pages lower, hardly higher: where plain ones were cut, refined ones may be.
@@ -103,6 +104,7 @@ class Observations:
     largest: int = 0
     smallest_cut: int | None = None
     unsteady: bool = False
+    disordered: bool = False
     smallest_cap: int = SMALLEST_PLAUSIBLE_CAP
     plain: "Observations | None" = None
 

@@ -308,6 +308,34 @@ async def test_disorder_found_late_takes_the_session_s_proofs_back(db: BigBrotr)
         assert await unproven(db, relay.url.url, target) == []
 
 
+class DisorderedByKind(HostileRelay):
+    """Sends newest first, but what is asked for by kind in no order, an older event last."""
+
+    def _choose(self, flt: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+        if "kinds" not in flt:
+            return super()._choose(flt)
+        events = self.matching(flt)
+        page = events[: self._page_size(flt) - 1] + events[-1:] if len(events) > 1 else events
+        # At first as if it were in order; later kinds show that it is not.
+        disordered = 9 in flt["kinds"]
+        return (page[::-1] if disordered else page), len(page) == len(events)
+
+
+async def test_disorder_of_one_kind_voids_what_order_proved_of_others(db: BigBrotr) -> None:
+    older = [make_event(created_at=START + 1, kind=kind) for kind in (7, 9)]
+    crowd = [
+        make_event(created_at=START + 9, kind=kind, content=f"{kind} {n}")
+        for kind in (7, 9)
+        for n in range(60)
+    ]
+    async with DisorderedByKind([*older, *crowd], cap=30) as relay:
+        await synchronize(db, relay.url.url, Window(START, START + 20))
+        missing = true_ids(crowd) - await archived(db, relay.url.url)
+        left = await unproven(db, relay.url.url, Window(START, START + 20))
+        assert missing
+        assert any(window.since <= START + 9 <= window.until for window in left)
+
+
 async def test_cancelling_commits_what_came(db: BigBrotr) -> None:
     async with ScriptedRelay(make_events(2_000), cap=50, delay=0.002) as relay:
         target = Window(START, START + 5_000)
