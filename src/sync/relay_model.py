@@ -65,7 +65,13 @@ class RelayModel:
         no order."""
         order = Order.NEWEST_FIRST if self.order is Order.NONE else self.order
         interval = self.interval / 2 if self.interval > SHORTEST_INTERVAL else 0.0
-        return replace(self, order=order, negentropy=self.negentropy or None, interval=interval)
+        return replace(
+            self,
+            order=order,
+            lanes=min(2 * self.lanes, LANES),
+            negentropy=self.negentropy or None,
+            interval=interval,
+        )
 
     def exclusive(self, order: Order) -> bool | None:
         """Whether the bound that a walk of this order moves is left out by the relay."""

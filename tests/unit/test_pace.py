@@ -1,7 +1,7 @@
 """How often one relay is asked."""
 
 from sync.pace import LONGEST_INTERVAL, SHORTEST_INTERVAL, Pace
-from sync.relay_model import RelayModel
+from sync.relay_model import LANES, RelayModel
 
 
 def test_a_relay_that_never_complained_is_asked_at_once() -> None:
@@ -45,3 +45,9 @@ def test_what_was_learnt_is_kept_and_doubted() -> None:
     assert RelayModel.from_json({"interval": "often"}) == RelayModel()
     doubts = [learnt := learnt.doubted() for _ in range(8)]
     assert (doubts[0].interval, doubts[-1].interval) == (0.5, 0.0)
+
+
+def test_a_relay_that_was_overloaded_once_gets_its_lanes_back_by_and_by() -> None:
+    learnt = RelayModel(lanes=1)
+    doubts = [learnt := learnt.doubted() for _ in range(3)]
+    assert [model.lanes for model in doubts] == [2, LANES, LANES]
