@@ -45,7 +45,9 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        return self.ours.value / self.beside.value if self.beside.value else float("inf")
+        if not self.beside.value:
+            return float("inf") if self.ours.value else 0.0
+        return self.ours.value / self.beside.value
 
     @property
     def holds(self) -> bool | None:

@@ -1,5 +1,6 @@
 """Figures as a text table and as Markdown (pure)."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from bench.figures import Figure
@@ -41,7 +42,9 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent."""
+    """Three significant digits, without an exponent; "-" for what cannot be compared."""
+    if not math.isfinite(value):
+        return "-"
     if value == int(value) and abs(value) < 1_000:
         return str(int(value))
     if abs(value) >= 100:

@@ -1,4 +1,4 @@
-"""Part "write": PostgreSQL's CPU per event offered, ours beside a call a row and beside COPY."""
+"""Part "write": PostgreSQL's CPU per event offered, beside other ways and beside COPY."""
 
 import asyncio
 import random
@@ -12,6 +12,13 @@ import orjson
 
 from bench.dataset import load, steady
 from bench.figures import Figure, Point, Series
+from bench.peer_writes import (
+    BARE_TABLES,
+    BATCH_FUNCTION,
+    INSERT_BATCH,
+    INSERT_ROW,
+    ROW_FUNCTION,
+)
 from bench.processes import tree_cpu
 from bench.settings import Amounts
 from bench.stage import events_file, server
@@ -22,32 +29,9 @@ from nostr.events import SignedEvent
 from nostr.urls import RelayUrl
 
 _PAGE, _BATCH, _SEEN_AT, _WRITERS = 500, 1_000, 1_750_000_000, 4
-_CONTENDED_ROWS = 2_000
+_CONTENDED_EVENTS = 5_000
 _MICRO = 1_000_000
 _RELAYS = tuple(RelayUrl.parse(f"wss://relay{number}.example.com") for number in range(2))
-_ROW = "SELECT bench_insert_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-# A call a row, as the specification implies it: three inserts that leave alone what is there.
-_ROW_FUNCTION = """
-    CREATE FUNCTION bench_insert_event(
-        id TEXT, pubkey TEXT, created_at BIGINT, kind INTEGER, tags JSONB, content TEXT,
-        sig TEXT, relay_url TEXT, relay_network TEXT, seen_at BIGINT
-    ) RETURNS VOID LANGUAGE plpgsql AS $$
-    BEGIN
-        INSERT INTO relays (url, network, inserted_at) VALUES ($8, $9, $10)
-        ON CONFLICT DO NOTHING;
-        INSERT INTO events (id, pubkey, created_at, kind, tags, content, sig)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING;
-        INSERT INTO events_relays (event_id, relay_url, seen_at) VALUES ($1, $8, $10)
-        ON CONFLICT DO NOTHING;
-    END $$
-"""
-_BARE_TABLES = (
-    """
-    CREATE TABLE bare_events (id TEXT, pubkey TEXT, created_at BIGINT, kind INTEGER, tags JSONB,
-        content TEXT, sig TEXT)
-    """,
-    "CREATE TABLE bare_sightings (event_id TEXT, relay_url TEXT, seen_at BIGINT)",
-)
 
 Offer = tuple[RelayUrl, Sequence[SignedEvent]]
 Write = Callable[[BigBrotr, Offer], Awaitable[None]]
@@ -77,7 +61,16 @@ async def row_by_row(db: BigBrotr, offer: Offer) -> None:
     """The ancestor's way: executemany of a call a row."""
     relay, events = offer
     for page in pages(events, _PAGE):
-        await _execute_rows(db, [_row(event, relay) for event in page])
+        rows = [_row(event, relay) for event in page]
+        await _execute(db, lambda conn, rows=rows: conn.executemany(INSERT_ROW, rows))
+
+
+async def batch_by_batch(db: BigBrotr, offer: Offer) -> None:
+    """BigBrotr 6.6.9's way: a call a batch."""
+    relay, events = offer
+    for batch in pages(events, _BATCH):
+        columns = list(zip(*(_row(event, relay) for event in batch), strict=True))
+        await _execute(db, lambda conn, columns=columns: conn.execute(INSERT_BATCH, *columns))
 
 
 async def copied(conn: asyncpg.Connection, offers: Sequence[Offer]) -> None:
@@ -100,25 +93,28 @@ def measure(amounts: Amounts) -> Point:
     # Two relays that share a part of their events, as relays do.
     offers = [(_RELAYS[0], events[: -overlap or None]), (_RELAYS[1], events[overlap:])]
     offered = sum(len(part) for _, part in offers)
-    costs: dict[str, list[Cost]] = {"ours": [], "rows": [], "copy": []}
-    deadlocks: dict[str, list[float]] = {"ours": [], "rows": []}
+    costs: dict[str, list[Cost]] = {"ours": [], "rows": [], "batches": [], "copy": []}
+    deadlocks: dict[str, list[float]] = {"ours": [], "rows": [], "batches": []}
     with server() as cluster:
         for _ in range(amounts.runs):
             costs["ours"].append(asyncio.run(_write_all(cluster, ours, offers)))
             costs["rows"].append(asyncio.run(_write_all(cluster, row_by_row, offers)))
+            costs["batches"].append(asyncio.run(_write_all(cluster, batch_by_batch, offers)))
             costs["copy"].append(asyncio.run(_copy_all(cluster, offers)))
             deadlocks["ours"].append(asyncio.run(_contend(cluster, ours, events)))
         # Each deadlock costs a second: few events are enough to show them.
-        some = events[:_CONTENDED_ROWS]
+        some = events[:_CONTENDED_EVENTS]
         deadlocks["rows"].append(asyncio.run(_contend(cluster, row_by_row, some)))
+        deadlocks["batches"].append(asyncio.run(_contend(cluster, batch_by_batch, some)))
 
     def series(name: str, case: str, part: str = "server") -> Series:
         values = (_MICRO * getattr(cost, part) / offered for cost in costs[case])
         return Series(name, tuple(values))
 
-    mine, rows, copy = (
+    mine, rows, batches, copy = (
         series("known_ids + insert_events", "ours"),
         series("a call a row", "rows"),
+        series("a call a batch, as BigBrotr 6.6.9", "batches"),
         series("COPY, no index", "copy"),
     )
     unit = "µs server CPU/event"
@@ -127,6 +123,7 @@ def measure(amounts: Amounts) -> Point:
         amounts.runs,
         figures=(
             Figure("write an offered event", unit, mine, rows, 0.45),
+            Figure("write an offered event", unit, mine, batches),
             Figure("write an offered event", unit, mine, copy),
             Figure(
                 "write an offered event, wall clock",
@@ -138,8 +135,16 @@ def measure(amounts: Amounts) -> Point:
                 "deadlocks of 4 writers",
                 "",
                 Series("ours", (sum(deadlocks["ours"]),)),
-                Series(f"a call a row, {_CONTENDED_ROWS:,} events", (sum(deadlocks["rows"]),)),
+                Series(f"a call a row, {_CONTENDED_EVENTS:,} events", (sum(deadlocks["rows"]),)),
                 0.0,
+            ),
+            Figure(
+                "the same",
+                "",
+                Series("ours", (sum(deadlocks["ours"]),)),
+                Series(
+                    f"a call a batch, {_CONTENDED_EVENTS:,} events", (sum(deadlocks["batches"]),)
+                ),
             ),
         ),
         facts={
@@ -151,6 +156,7 @@ def measure(amounts: Amounts) -> Point:
             "µs of PostgreSQL's CPU for an event offered": {
                 "BigBrotr": mine.value,
                 "a call a row": rows.value,
+                "a call a batch, as BigBrotr 6.6.9": batches.value,
                 "COPY, no index (limit)": copy.value,
             }
         },
@@ -193,10 +199,7 @@ async def _write_batch(
     await db.run_in_transaction(work)
 
 
-async def _execute_rows(db: BigBrotr, rows: Sequence[tuple[object, ...]]) -> None:
-    async def work(conn: asyncpg.Connection) -> None:
-        await conn.executemany(_ROW, rows)
-
+async def _execute(db: BigBrotr, work: Callable[[asyncpg.Connection], Awaitable[object]]) -> None:
     # Where four writers deadlock again and again, the rest of this page is left.
     with suppress(asyncpg.DeadlockDetectedError):
         await db.run_in_transaction(work)
@@ -204,7 +207,7 @@ async def _execute_rows(db: BigBrotr, rows: Sequence[tuple[object, ...]]) -> Non
 
 async def _write_all(cluster: Cluster, write: Write, offers: Sequence[Offer]) -> Cost:
     database = cluster.create_database()
-    cluster.administer(_ROW_FUNCTION, "CHECKPOINT", database=database.dbname)
+    cluster.administer(ROW_FUNCTION, BATCH_FUNCTION, "CHECKPOINT", database=database.dbname)
     try:
         async with connect_to(database) as db:
             before = _cpu(cluster)
@@ -219,7 +222,7 @@ async def _write_all(cluster: Cluster, write: Write, offers: Sequence[Offer]) ->
 
 async def _copy_all(cluster: Cluster, offers: Sequence[Offer]) -> Cost:
     database = cluster.create_database()
-    cluster.administer(*_BARE_TABLES, "CHECKPOINT", database=database.dbname)
+    cluster.administer(*BARE_TABLES, "CHECKPOINT", database=database.dbname)
     try:
         conn = await cluster.connect(database.dbname)
         before = _cpu(cluster)
@@ -234,7 +237,7 @@ async def _copy_all(cluster: Cluster, offers: Sequence[Offer]) -> Cost:
 async def _contend(cluster: Cluster, write: Write, events: Sequence[SignedEvent]) -> float:
     """Deadlocks when four writers offer the same events, each in an order of its own."""
     database = cluster.create_database()
-    cluster.administer(_ROW_FUNCTION, database=database.dbname)
+    cluster.administer(ROW_FUNCTION, BATCH_FUNCTION, database=database.dbname)
     try:
         async with connect_to(database, _WRITERS) as db:
             await asyncio.gather(

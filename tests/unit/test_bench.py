@@ -1,6 +1,7 @@
 """The pure parts of the benchmark: medians, goals, tables, charts, the plan."""
 
 import json
+from math import inf
 from xml.etree import ElementTree
 
 import pytest
@@ -39,6 +40,7 @@ def test_the_value_of_a_series_is_its_median() -> None:
         (figure(0, 12, 0.0), True),
         (figure(1, 12, 0.0), False),
         (figure(1, 0, 1.0), False),
+        (figure(0, 0, 0.0), True),
         (figure(1, 1), None),
     ],
 )
@@ -69,7 +71,8 @@ def test_tables_show_what_missed_its_goal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3, "3"), (0.1234, "0.123"), (12345.6, "12,346"), (61.04, "61")]
+    ("value", "text"),
+    [(3, "3"), (0.1234, "0.123"), (12345.6, "12,346"), (61.04, "61"), (inf, "-")],
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
