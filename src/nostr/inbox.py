@@ -15,6 +15,8 @@ _KEPT_NOTICES = 8
 _REMEMBERED_PAGES = 64
 _NOTICE_LENGTH = 500
 _MOST_LATE = 10_000
+# What came too late is kept, unlike other strays: of that, a connection bears an eighth.
+_LATE_WEIGHT = 8
 
 T = TypeVar("T")
 
@@ -110,6 +112,7 @@ class Inbox:
             late = self._late.setdefault(subscription, [])
             if len(late) < _MOST_LATE:
                 late.append(event)
+                self.stray_bytes += (_LATE_WEIGHT - 1) * size
         return False
 
     def _take_closed(self, closed: messages.Closed) -> None:

@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,19 +20,20 @@ from sync.limits import LONGEST_MESSAGE
 from sync.pace import Pace
 from sync.page_check import CheckedPage, PageChecker
 from sync.relay_model import LANES, RelayModel
-from sync.response import Action, respond
+from sync.response import Action, Response, end_of_negotiation, respond, storable
+from sync.room import Room
 
 # A page that trickles in for this many idle timeouts is not worth waiting for.
 _PAGE_IDLE_TIMEOUTS = 15
 _NEG_MSG_BYTES = 100  # of a NEG-MSG besides its payload
 # Halving all of time twice over; a relay that still hangs up then is left.
 _MOST_NARROWINGS = 64
-_DETAIL_LENGTH = 500
-# Many pages are in memory at once. A window that brings more is asked for in halves.
-_PAGE_BYTES = 16 * 1024 * 1024
+# Of a relay's pages in memory. A window that brings more on one page is asked for in halves.
+ROOM_BYTES = 8 * 1024 * 1024
 _AFTER_EOSE = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
 
 Keep = Callable[[CheckedPage], Awaitable[None]]
+_Tries = Counter[tuple[EndKind, str, RelayConnection | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,11 @@ class Asker:
         self._signing_in = asyncio.Lock()
         self._answered = False
         self._narrowings = 0
+        self._room = Room(ROOM_BYTES, shares=min(settings.lanes, model.lanes))
         # Once a request had to be repeated, lanes take turns: one must not spoil the others'
-        # connection.
-        self._turn = asyncio.Lock()
+        # connection. So they do while pages are larger than a lane's share of the room.
         self._take_turns = False
+        self._large_pages = False
         self._pace = Pace(model.interval)
         self.given_up: SyncAbandoned | None = None
         self._gave_up = asyncio.Event()
@@ -113,7 +115,7 @@ class Asker:
         """
         async with self._connecting:
             if self.given_up is not None:
-                raise self.given_up
+                raise copy(self.given_up)
             if self._connection is None or self._connection.closed:
                 if self._connection is not None:
                     self._left_over += self._connection.take_late()
@@ -134,7 +136,8 @@ class Asker:
 
     def give_up(self, reason: SyncAbandoned) -> None:
         """Ask nothing any more: requests under way come to their ends, further ones raise."""
-        self.given_up = reason
+        # Without its traceback, whose frames hold pages.
+        self.given_up = copy(reason)
         self._gave_up.set()
 
     async def ask(
@@ -150,39 +153,21 @@ class Asker:
         Raises:
             SyncAbandoned: the relay cannot or will not answer, or the session's time is over.
         """
-        failures: Counter[tuple[EndKind, str, RelayConnection | None]] = Counter()
+        tries: _Tries = Counter()
+        crowded_out = False
         while True:
-            if time.monotonic() > self._deadline:
-                raise SyncAbandoned("paused")
-            self._take_turns = self._take_turns or bool(failures)
-            async with self._turn if self._take_turns else nullcontext():
-                await self._keep_pace()
-                connection = await self.connect()
-                self.requests += 1
-                sent_at = time.monotonic()
-                page = await self._fetch(connection, flt, settle_below)
-            self._heed(page.end, sent_at)
-            await self._keep_late((*page.late, *connection.take_late()), keep)
-            if self.given_up is not None:
-                await keep(await self._checker.check(page, flt))
-                raise self.given_up
-            # Every connection has to be signed in anew; that is no failure in a row.
-            signing_in = connection if page.end.prefix == "auth-required" else None
-            cause = (page.end.kind, page.end.prefix, signing_in)
-            response = respond(
-                page.end,
-                failures[cause],
-                can_authenticate=self._settings.secret_key is not None,
-                answers=self._answered and self._narrowings < _MOST_NARROWINGS,
-            )
-            failures[cause] += 1
-            if response.action is Action.ASK_AGAIN:
-                self._pause(page.end, response.pause)
-            checked = await self._checker.check(page, flt)
-            if response.action is Action.TAKE and (checked.facts.events or not page.late):
-                self._answered = True
-                return checked
-            await keep(checked)
+            self._take_turns = self._take_turns or bool(tries)
+            alone = crowded_out or self._take_turns or self._large_pages
+            async with self._room.take(alone=alone) as max_bytes:
+                connection, page = await self._next_page(flt, keep, settle_below, max_bytes)
+                response = self._respond(page.end, tries, connection, max_bytes)
+                checked = await self._checker.check(page, flt)
+                if alone:
+                    self._large_pages = page.received_bytes > self._room.share
+                if response.action is Action.TAKE and (checked.facts.events or not page.late):
+                    self._answered = True
+                    return checked
+                await keep(checked)
             match response.action:
                 case Action.TAKE:
                     raise SyncAbandoned("contradiction", "valid events came only after EOSE")
@@ -190,9 +175,58 @@ class Asker:
                     self._narrowings += page.end.kind is EndKind.DISCONNECTED
                     return None
                 case Action.GIVE_UP:
-                    raise SyncAbandoned(response.outcome, _storable(page.end.text))
+                    raise SyncAbandoned(response.outcome, storable(page.end.text))
                 case Action.AUTHENTICATE:
                     await self.sign_in(connection)
+                case Action.ASK_ALONE:
+                    crowded_out = True
+            # Not to be in memory beside the next one.
+            del page, checked
+
+    async def _next_page(
+        self, flt: Mapping[str, Any], keep: Keep, settle_below: int, max_bytes: int
+    ) -> tuple[RelayConnection, Page]:
+        """One request, when it may be sent, and what it brings."""
+        if time.monotonic() > self._deadline:
+            raise SyncAbandoned("paused")
+        await self._keep_pace()
+        connection = await self.connect()
+        self.requests += 1
+        sent_at = time.monotonic()
+        idle = self._settings.idle_timeout
+        page = await connection.page(
+            flt,
+            idle_timeout=idle,
+            total_timeout=idle * _PAGE_IDLE_TIMEOUTS,
+            max_events=self._settings.max_page_events,
+            max_bytes=max_bytes,
+            settle_below=settle_below,
+        )
+        self._heed(page.end, sent_at)
+        await self._keep_late((*page.late, *connection.take_late()), keep)
+        if self.given_up is not None:
+            await keep(await self._checker.check(page, flt))
+            raise copy(self.given_up)
+        return connection, page
+
+    def _respond(
+        self, end: PageEnd, tries: _Tries, connection: RelayConnection, max_bytes: int
+    ) -> Response:
+        # Every connection has to be signed in anew; that is no failure in a row.
+        signing_in = connection if end.prefix == "auth-required" else None
+        cause = (end.kind, end.prefix, signing_in)
+        response = respond(
+            end,
+            tries[cause],
+            can_authenticate=self._settings.secret_key is not None,
+            answers=self._answered and self._narrowings < _MOST_NARROWINGS,
+            had_all_room=max_bytes >= ROOM_BYTES,
+        )
+        if response.action is not Action.ASK_ALONE:
+            tries[cause] += 1
+        if response.action is Action.ASK_AGAIN:
+            self._pause(end, response.pause)
+        return response
 
     async def negotiate(
         self, flt: Mapping[str, Any], items: Sequence[tuple[int, str]]
@@ -212,7 +246,7 @@ class Asker:
                 flt, items, timeout=self._settings.idle_timeout, frame_bytes=frame
             )
             self.requests += max(1, ended.rounds)
-            end = _end_to_respond_to(ended, tries)
+            end = end_of_negotiation(ended, tries)
             if end is None:
                 break
             self._heed(end, sent_at)
@@ -239,19 +273,6 @@ class Asker:
             checked = await self._checker.check(Page(_AFTER_EOSE, late, 0, 0), {})
             await keep(replace(checked, refused={**checked.refused, "after-eose": len(late)}))
 
-    async def _fetch(
-        self, connection: RelayConnection, flt: Mapping[str, Any], settle_below: int
-    ) -> Page:
-        idle = self._settings.idle_timeout
-        return await connection.page(
-            flt,
-            idle_timeout=idle,
-            total_timeout=idle * _PAGE_IDLE_TIMEOUTS,
-            max_events=self._settings.max_page_events,
-            max_bytes=_PAGE_BYTES,
-            settle_below=settle_below,
-        )
-
     async def sign_in(self, connection: RelayConnection) -> None:
         """Authenticate (NIP-42), once per connection.
 
@@ -269,7 +290,7 @@ class Asker:
                 raise SyncAbandoned("disconnected" if connection.closed else "timeout", "at AUTH")
             if reply is None or not reply.accepted:
                 text = "it sent no challenge" if reply is None else reply.text
-                raise SyncAbandoned("auth-required", _storable(text))
+                raise SyncAbandoned("auth-required", storable(text))
             self._signed_in_on = connection
             self.model = replace(self.model, needs_auth=True)
 
@@ -292,23 +313,4 @@ class Asker:
                 async with asyncio.timeout(wait):
                     await self._gave_up.wait()
             if self.given_up is not None:
-                raise self.given_up
-
-
-def _storable(text: str) -> str:
-    """A relay's own words, as far as a text column can hold them."""
-    return (
-        text[:_DETAIL_LENGTH]
-        .encode(errors="replace")
-        .decode()
-        .replace("\0", "\N{REPLACEMENT CHARACTER}")
-    )
-
-
-def _end_to_respond_to(ended: Negotiation, tries: int) -> PageEnd | None:
-    """The end of a page that would call for the same response; None: it is final."""
-    if ended.outcome == "disconnected" and tries == 0:
-        return PageEnd(EndKind.DISCONNECTED, text=ended.text)
-    if ended.prefix in {"auth-required", "rate-limited"} and not ended.too_many:
-        return PageEnd(EndKind.CLOSED, prefix=ended.prefix, text=ended.text)
-    return None
+                raise copy(self.given_up)

@@ -35,6 +35,7 @@ class CheckedPage:
         raw: verified events that the event columns cannot hold without loss.
         refused: how many were refused, by reason.
         refused_ids: the ids that refused events claimed to have.
+        text_bytes: of the text that the relay sent for it.
     """
 
     facts: PageFacts
@@ -43,6 +44,7 @@ class CheckedPage:
     raw: tuple[RawEvent, ...]
     refused: Mapping[str, int]
     refused_ids: frozenset[str] = frozenset()
+    text_bytes: int = 0
 
 
 class PageChecker:
@@ -93,6 +95,7 @@ class PageChecker:
             raw=tuple(raw),
             refused=refused,
             refused_ids=frozenset(claimed),
+            text_bytes=page.received_bytes,
         )
 
     async def _with_wrong_signatures(self, events: Sequence[SignedEvent]) -> list[str]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from nostr.connection import EndKind, PageEnd
+from nostr.negotiation import Negotiation
 
 _RATE_LIMIT_PAUSES_SECONDS = (5.0, 15.0, 45.0)
 _RECONNECT_PAUSE_SECONDS = 2.0
 _MOST_TRIES = 3
+_DETAIL_LENGTH = 500
 # NIP-01 and NIP-42, and what relays were seen to say. Other words stay in the detail: outcomes
 # are counted, and a relay must not invent them.
 _PREFIXES = frozenset(
@@ -39,6 +41,8 @@ class Action(Enum):
     """It is an answer."""
     ASK_AGAIN = auto()
     """After the pause; a closed connection is opened again."""
+    ASK_ALONE = auto()
+    """With all the memory that this relay's pages may take: it had but a share of it."""
     AUTHENTICATE = auto()
     """Sign in (NIP-42), then ask again."""
     NARROW = auto()
@@ -56,7 +60,14 @@ class Response:
     outcome: str = ""
 
 
-def respond(end: PageEnd, tries: int, *, can_authenticate: bool, answers: bool = False) -> Response:
+def respond(
+    end: PageEnd,
+    tries: int,
+    *,
+    can_authenticate: bool,
+    answers: bool = False,
+    had_all_room: bool = True,
+) -> Response:
     """What to do after a page.
 
     Args:
@@ -65,10 +76,13 @@ def respond(end: PageEnd, tries: int, *, can_authenticate: bool, answers: bool =
         can_authenticate: a key is at hand.
         answers: the relay has answered other requests. Then it is this window that it cannot
             show: one message in it may be too large for us.
+        had_all_room: the page might have taken all the memory that the relay's pages may take.
     """
     match end.kind:
         case EndKind.EOSE:
             return Response(Action.TAKE)
+        case EndKind.OVERFLOW if not had_all_room:
+            return Response(Action.ASK_ALONE)
         case EndKind.OVERFLOW:
             return Response(Action.NARROW)
         case EndKind.TIMEOUT if tries < 1:
@@ -83,6 +97,25 @@ def respond(end: PageEnd, tries: int, *, can_authenticate: bool, answers: bool =
             return Response(Action.GIVE_UP, outcome="disconnected")
         case EndKind.CLOSED:
             return _respond_to_closed(end.prefix, tries, can_authenticate)
+
+
+def storable(text: str) -> str:
+    """A relay's own words, as far as a text column can hold them."""
+    return (
+        text[:_DETAIL_LENGTH]
+        .encode(errors="replace")
+        .decode()
+        .replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )
+
+
+def end_of_negotiation(ended: Negotiation, tries: int) -> PageEnd | None:
+    """The end of a page that would call for the same response; None: it is final."""
+    if ended.outcome == "disconnected" and tries == 0:
+        return PageEnd(EndKind.DISCONNECTED, text=ended.text)
+    if ended.prefix in {"auth-required", "rate-limited"} and not ended.too_many:
+        return PageEnd(EndKind.CLOSED, prefix=ended.prefix, text=ended.text)
+    return None
 
 
 def _respond_to_closed(prefix: str, tries: int, can_authenticate: bool) -> Response:

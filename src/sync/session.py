@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from traceback import clear_frames
 from typing import Any
 
 from bigbrotr import BigBrotr
@@ -121,6 +122,8 @@ class RelaySession:
             if self._writer.retractions > retractions:
                 await self._prove(await self._unproven())
         except SyncAbandoned as error:
+            # A worker looks for cycles rarely, and the frames of this one hold pages.
+            clear_frames(error.__traceback__)
             return error.outcome, error.detail
         return "complete", ""
 

@@ -19,6 +19,7 @@ from sync.page_check import CheckedPage
 from sync.windows import Window
 
 _FLUSH_EVENTS = 1_000
+_FLUSH_BYTES = 2 * 1024 * 1024
 _FLUSH_SECONDS = 2.0
 _FLUSH_ON_CANCEL_SECONDS = 3.0
 
@@ -34,11 +35,16 @@ class _Batch:
     proven: list[Window] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     refusals: list[Gap] | None = None
+    text_bytes: int = 0
     retracts: bool = False
 
     @property
     def size(self) -> int:
         return len(self.events) + len(self.known) + len(self.raw)
+
+    @property
+    def is_large(self) -> bool:
+        return self.size >= _FLUSH_EVENTS or self.text_bytes >= _FLUSH_BYTES
 
     @property
     def is_empty(self) -> bool:
@@ -49,6 +55,7 @@ class _Batch:
         self.known += page.known
         self.raw += page.raw
         self.refused.update(page.refused)
+        self.text_bytes += page.text_bytes
 
     def retract(self) -> None:
         """What the session has proven so far is void, here and in the ledger."""
@@ -62,6 +69,7 @@ class _Batch:
         self.known += other.known
         self.raw += other.raw
         self.refused += other.refused
+        self.text_bytes += other.text_bytes
         self.proven += other.proven
         self.gaps += other.gaps
         self.refusals = other.refusals if other.refusals is not None else self.refusals
@@ -92,7 +100,7 @@ class SessionWriter:
         self._batch.proven += proven
         self.counts["received"] += page.facts.received
         overdue = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        if self._batch.size >= _FLUSH_EVENTS or overdue:
+        if self._batch.is_large or overdue:
             await self.flush()
 
     def prove(self, window: Window) -> None:

@@ -1,5 +1,6 @@
 """The small pure parts of synchronization: windows, responses, partitions, the relay model."""
 
+import asyncio
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from sync.facts import Order, PageFacts, Request, order_of
 from sync.partition import LAST_KIND, partition
 from sync.relay_model import Observations, RelayModel
 from sync.response import Action, respond
+from sync.room import Room
 from sync.windows import Window, merge, subtract
 
 windows = st.builds(
@@ -86,6 +88,49 @@ def test_only_eose_is_an_answer_and_tries_end(kind: EndKind, prefix: str, key: b
     actions = [respond(end, tries, can_authenticate=key).action for tries in range(6)]
     assert (Action.TAKE in actions) == (kind is EndKind.EOSE)
     assert actions[-1] in {Action.TAKE, Action.NARROW, Action.GIVE_UP}
+
+
+def test_a_page_is_too_large_only_with_all_the_room_there_is() -> None:
+    end = PageEnd(EndKind.OVERFLOW)
+    crowded_out = respond(end, 0, can_authenticate=False, had_all_room=False)
+    assert crowded_out.action is Action.ASK_ALONE
+    assert respond(end, 0, can_authenticate=False, had_all_room=True).action is Action.NARROW
+
+
+async def test_room_is_shared_out_or_taken_whole_in_the_order_of_asking() -> None:
+    room, taken, done = Room(100, shares=4), list[str](), asyncio.Event()
+
+    async def page(name: str, alone: bool) -> None:
+        async with room.take(alone=alone) as room_bytes:
+            taken.append(f"{name} {room_bytes}")
+            await done.wait()
+
+    asked = (("a", False), ("b", False), ("all", True), ("c", False))
+    pages = [asyncio.create_task(page(name, alone)) for name, alone in asked]
+    await asyncio.sleep(0.01)
+    assert taken == ["a 25", "b 25"]
+    pages[0].cancel()
+    await asyncio.sleep(0.01)
+    assert taken == ["a 25", "b 25"]
+    done.set()
+    await asyncio.wait(pages)
+    assert taken[2:] == ["all 100", "c 25"]
+
+
+async def test_who_leaves_while_waiting_for_room_takes_none() -> None:
+    room = Room(100, shares=2)
+
+    async def wait_for_all() -> None:
+        async with room.take(alone=True):
+            raise AssertionError("there was none")
+
+    async with room.take(alone=False):
+        waiting = asyncio.create_task(wait_for_all())
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    async with asyncio.timeout(1), room.take(alone=True) as room_bytes:
+        assert room_bytes == 100
 
 
 def test_giving_up_names_the_reason() -> None:
