@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.pages import ROOT
 from config_types import DatabaseConfig, RolePasswords
 from migrate import migrate
 from standalone.postgres import start_postgres
 from standalone.processes import Account, free_port, service_account
 
-ROOT = Path(__file__).parents[2]
 OWNER = "admin"
 DATABASE = "bigbrotr"
 PASSWORDS = {
@@ -64,22 +64,6 @@ async def create_archive(machine: "Host") -> None:
         pgbouncer_auth=PASSWORDS["pgbouncer_auth"],
     )
     await migrate(machine.database(), roles)
-
-
-def blocks(page: str, heading: str, language: str = "bash") -> list[str]:
-    """The code blocks under a heading of a page of docs/, in order."""
-    text = (ROOT / "docs" / page).read_text()
-    found = re.search(
-        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^\1 |\Z)", text, re.DOTALL | re.MULTILINE
-    )
-    assert found, f"{page} has no heading {heading!r}"
-    return re.findall(rf"^```{language}\n(.*?)^```$", found[2], re.MULTILINE | re.DOTALL)
-
-
-def cron_command(page: str, heading: str) -> str:
-    """The command of the crontab line under a heading, as cron hands it to the shell."""
-    (line,) = blocks(page, heading, "")
-    return line.split(maxsplit=5)[5].replace("\\%", "%")
 
 
 @dataclass(frozen=True, slots=True)

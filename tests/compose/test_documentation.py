@@ -1,7 +1,6 @@
 """The commands of the pages that need Docker: backups and restores, secrets in files, TLS."""
 
 import json
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from components.deployment import Deployment
 from components.docker_engine import Engine, docker
 from components.docker_engine import run as run_program
-from components.documented import ROOT, blocks, cron_command
+from components.pages import blocks, cron_command
 
 # Nothing but what the tests need: no relay is asked.
 SETTINGS = {
@@ -28,13 +27,8 @@ def run(suite: Deployment, commands: str) -> str:
 
 
 def test_commands_in_the_database(suite: Deployment) -> None:
-    pages = "".join(
-        (ROOT / "docs" / name).read_text() for name in ("docker.md", "troubleshooting.md")
-    )
-    commands = re.findall("^docker compose (?:exec -T|ps|logs --tail) .*$", pages, re.MULTILINE)
-    assert len(commands) >= 6
-    for command in commands:
-        assert run(suite, command), command
+    for commands in blocks("troubleshooting.md", "Troubleshooting, by symptom"):
+        assert run(suite, commands), commands
     run(suite, cron_command("maintenance.md", "Schedule"))
     run(suite, cron_command("backup.md", "On a schedule"))
     assert len(list(suite.folder.glob("bigbrotr-[1-7].dump"))) == 1

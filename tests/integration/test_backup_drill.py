@@ -9,15 +9,8 @@ import asyncpg
 import pytest
 
 from bigbrotr import BigBrotr
-from components.documented import (
-    DATABASE,
-    PASSWORDS,
-    Host,
-    blocks,
-    create_archive,
-    cron_command,
-    host,
-)
+from components.documented import DATABASE, PASSWORDS, Host, create_archive, host
+from components.pages import blocks, cron_command
 from components.sample_events import sample_event
 from event_rows import RawEvent, write_events
 from migrate import check_schema, migrate
@@ -30,9 +23,6 @@ from sync.windows import Window
 RELAY = RelayUrl.parse("wss://relay.example.com")
 START = 1_700_000_000
 TARGET = Window(START, START + 100_000)
-PAGE = "backup.md"
-DUMP = "A dump"
-LOG = "To any moment, with the write-ahead log"
 
 State = dict[str, tuple[int, str]]
 
@@ -101,7 +91,7 @@ async def test_a_dump_gives_everything_back(source: Host, target: Host, form: st
     assert before["events"][0] == 500
     assert before["sync_coverage"][0] == before["sync_gaps"][0] == 1
 
-    dump, dump_directory, restore = blocks(PAGE, DUMP)
+    dump, dump_directory, restore = blocks("backup.md", "A dump")
     source.run(dump)
     if form == "directory":
         source.run(dump_directory, {"-p 5432": f"-p {source.port}"})
@@ -109,7 +99,7 @@ async def test_a_dump_gives_everything_back(source: Host, target: Host, form: st
         restore = restore.replace("< bigbrotr.dump", "bigbrotr.dir")
     elif form == "cron":
         (source.clone / "bigbrotr.dump").unlink()
-        source.run(cron_command(PAGE, "On a schedule"))
+        source.run(cron_command("backup.md", "On a schedule"))
         (newest,) = source.clone.glob("bigbrotr-[1-7].dump")
         dumped = str(newest.rename(source.clone / "bigbrotr.dump").name)
     else:
@@ -138,7 +128,9 @@ def give(machine: Host, name: str) -> None:
 
 
 async def test_a_moment_comes_back_from_the_log() -> None:
-    make_folder, base_backup, clean_up, restore = blocks(PAGE, LOG)
+    make_folder, base_backup, clean_up, restore = blocks(
+        "backup.md", "To any moment, with the write-ahead log"
+    )
     with host("archive_mode = on\n") as machine:
         user = '-o "$(id -u)" -g "$(id -g)"'
         wal = str(machine.folder / "wal")

@@ -2,24 +2,22 @@
 past it as the owner where the block says so."""
 
 import re
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from bigbrotr import BigBrotr
 from components.databases import Cluster, Database
+from components.pages import PAGES, read_page
 from components.sample_events import sample_event
 from event_rows import RawEvent, write_events
 from nostr.urls import RelayUrl
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 AS_THE_OWNER = "-- as the owner"
 
 
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"^```sql\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+def queries(page: str) -> list[str]:
+    return [block.text for block in read_page(page) if block.language == "sql"]
 
 
 def statements(block: str) -> list[str]:
@@ -27,7 +25,7 @@ def statements(block: str) -> list[str]:
     return [statement.strip() for statement in code.split(";") if statement.strip()]
 
 
-PAGES_WITH_SQL = [page for page in PAGES if blocks(page)]
+PAGES_WITH_SQL = [page for page in PAGES if queries(page)]
 
 
 async def fill(db: BigBrotr) -> None:
@@ -72,9 +70,9 @@ async def run(connection: asyncpg.Connection, block: str) -> None:
             pytest.fail(f"{error}\nin:\n{statement}")
 
 
-@pytest.mark.parametrize("page", PAGES_WITH_SQL, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES_WITH_SQL)
 async def test_documented_sql_runs(
-    page: Path, database: Database, cluster: Cluster, db: BigBrotr
+    page: str, database: Database, cluster: Cluster, db: BigBrotr
 ) -> None:
     await fill(db)
     reader = await asyncpg.connect(
@@ -95,10 +93,10 @@ async def test_documented_sql_runs(
     # Not the owner of this cluster, who would be locked out.
     cluster.administer("CREATE ROLE documented")
     try:
-        for block in blocks(page):
+        for block in queries(page):
             if AS_THE_OWNER not in block:
                 await run(reader, block)
-        for block in blocks(page):
+        for block in queries(page):
             if AS_THE_OWNER in block:
                 await run(owner, block.replace("ALTER ROLE admin", "ALTER ROLE documented"))
     finally:
@@ -110,13 +108,13 @@ async def test_documented_sql_runs(
 async def test_printed_answers_to_what_is_missing(database: Database, db: BigBrotr) -> None:
     """The query of the proof page lists exactly the seconds that are wanted and not covered."""
     await fill(db)
-    (query,) = [block for block in blocks(ROOT / "docs/proof.md") if "AS missing" in block]
+    (query,) = [block for block in queries("proof.md") if "AS missing" in block]
     rows = await db.fetch(query)
     seconds = [(row["since"].timestamp(), row["until"].timestamp()) for row in rows]
     assert seconds == [(50, 60), (90, 100)]
 
 
 def test_there_are_blocks_on_the_pages_that_promise_them() -> None:
-    assert len(blocks(ROOT / "README.md")) >= 3
-    assert len(blocks(ROOT / "docs/schema.md")) >= 12
-    assert any(AS_THE_OWNER in block for block in blocks(ROOT / "docs/maintenance.md"))
+    assert len(queries("README.md")) >= 3
+    assert len(queries("schema.md")) >= 12
+    assert any(AS_THE_OWNER in block for block in queries("maintenance.md"))

@@ -1,22 +1,22 @@
 """The pages on running an archive: their commands work as printed, their messages exist.
 
-Commands for Docker itself (build, up, logs) are not for this machine; docs/backup.md has a test of
-its own.
+Commands for Docker itself (build, up, logs) are not for this machine: tests/compose runs them.
+docs/backup.md has a test of its own.
 """
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bigbrotr import BigBrotr
-from components.documented import ROOT, Host, blocks, create_archive, cron_command, host
+from components.documented import Host, create_archive, host
+from components.pages import ROOT, blocks, cron_command, read_page
 from errors import DatabaseError
 
-TLS = "TLS"
 NAME = "archive.example.com"
 # Said by Docker or PostgreSQL, not by us.
 OF_OTHERS = {
@@ -36,23 +36,17 @@ async def machine() -> AsyncIterator[Host]:
         yield running
 
 
-def commands(page: str, start: str) -> Iterator[str]:
-    """The commands of a page that begin with these words."""
-    for block in re.findall(
-        r"^```bash\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL
-    ):
-        for line in block.splitlines():
-            if line.startswith(start):
-                yield line
-
-
 async def test_commands_in_the_database_container(machine: Host) -> None:
-    run = [
-        machine.run(command)
-        for page in ("docker.md", "troubleshooting.md", "maintenance.md")
-        for command in commands(page, "docker compose exec -T database")
+    """Those that are a line each; tests/compose runs the whole blocks."""
+    pages = [
+        block.text
+        for page in ("docker.md", "troubleshooting.md")
+        for block in read_page(page)
+        if block.language == "bash"
     ]
-    assert len(run) >= 4
+    found = re.findall(r"(?m)^docker compose exec -T database .*$", "".join(pages))
+    run = [machine.run(command) for command in found]
+    assert len(run) == 4
     assert "relays" in run[0]
 
 
@@ -81,12 +75,12 @@ def test_messages_of_the_troubleshooting_page_exist() -> None:
 async def test_readers_know_whom_they_talk_to(
     machine: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, ask = blocks("docker.md", TLS)
+    make, ask = blocks("docker.md", "TLS")
     machine.run(make, {"999:999": "$(id -u):$(id -g)"})
     folder = machine.clone / "tls"
     for name in ("ca.key", "server.key"):
         assert (folder / name).stat().st_mode & 0o077 == 0
-    (yaml,) = blocks("docker.md", TLS, "yaml")
+    (yaml,) = blocks("docker.md", "TLS", "yaml")
     settings = dict(re.findall(r"(ssl\w*)=([^,\]]+)", yaml))
     assert settings.keys() == {"ssl", "ssl_cert_file", "ssl_key_file"}
     context = ssl.create_default_context(cafile=str(folder / "ca.crt"))

@@ -1,12 +1,17 @@
 """Lists of relay URLs, the report on them, and the lists that were read by a person."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from check_relay_list import describe, main
+from components.pages import blocks
 from nostr.url_lists import MEANINGS, scan
 from nostr.urls import RelayUrl, to_relay
 
@@ -76,6 +81,25 @@ def test_files_without_a_relay_or_that_cannot_be_read_have_exit_codes(tmp_path: 
     assert main([str(path)]) == 1
     assert main([str(tmp_path / "none.txt")]) == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+def test_documented_commands_run(tmp_path: Path):
+    (commands,) = blocks("discovery.md", "URL rules")
+    (tmp_path / "src").symlink_to(SRC)
+    shutil.copy(SRC.parent / "seed_relays.txt", tmp_path)
+    (tmp_path / "found.txt").write_text("WSS://B.example:443/\nwss://10.0.0.1\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-euc", commands],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("seed_relays.txt: ")
+    assert last == "wss://b.example"
 
 
 # What was refused, after a person had read the whole report and agreed with it.
