@@ -41,32 +41,16 @@ PASSWORDS = {
 }
 
 
-class Deployment:
-    """One installation in `folder`; its secrets are in .env, or in files (`make env SECRETS=1`)."""
+class Installation:
+    """One installation in `folder`, as its .env describes it."""
 
-    def __init__(
-        self, folder: Path, settings: Mapping[str, str], *, secrets_in_files: bool = False
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.project = os.environ.get("COMPOSE_TEST_PROJECT") or (
-            f"bigbrotr-test-{secrets.token_hex(3)}"
-        )
-        self.project += "-files" if secrets_in_files else ""
-        _copy_clone(folder)
-        run("make", "env", *(["SECRETS=1"] if secrets_in_files else []), cwd=folder)
-        self._written = (folder / ".env").read_text()
-        self._settings = {
-            "COMPOSE_PROJECT_NAME": self.project,
-            **{name: str(free_port()) for name in PORTS},
-            **settings,
-        }
-        self.set()
 
-    def set(self, **changes: str) -> None:
-        """Write .env, with `changes`."""
-        self._settings |= changes
-        lines = "".join(f"{name}={value}\n" for name, value in self._settings.items())
-        (self.folder / ".env").write_text(f"{self._written}\n{lines}")
+    @property
+    def project(self) -> str:
+        """The name in those of its containers, images, networks and volumes."""
+        return self.setting("COMPOSE_PROJECT_NAME")
 
     def setting(self, name: str) -> str:
         """The value of a variable of .env."""
@@ -191,7 +175,50 @@ class Deployment:
         return self.inside("database", "psql", *options, "-c", statement)
 
 
-def _copy_clone(folder: Path) -> None:
+class Deployment(Installation):
+    """One in a copy of the clone; its secrets are in .env, or in files (`make env SECRETS=1`).
+
+    Its containers are looked at more often than those of users, who need not wait for a test.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], *, secrets_in_files: bool = False
+    ) -> None:
+        super().__init__(folder)
+        copy_clone(folder)
+        _replace(folder / "docker-compose.yml", "interval: 10s", "interval: 2s")
+        run("make", "env", *(["SECRETS=1"] if secrets_in_files else []), cwd=folder)
+        self._written = (folder / ".env").read_text()
+        self._settings = {**own_settings("-files" if secrets_in_files else ""), **settings}
+        self.set()
+
+    def set(self, **changes: str) -> None:
+        """Write .env, with `changes`."""
+        self._settings |= changes
+        (self.folder / ".env").write_text(f"{self._written}\n{as_lines(self._settings)}")
+
+
+def own_settings(suffix: str = "") -> dict[str, str]:
+    """A project name and ports that nobody else has."""
+    project = os.environ.get("COMPOSE_TEST_PROJECT") or f"bigbrotr-test-{secrets.token_hex(3)}"
+    return {
+        "COMPOSE_PROJECT_NAME": project + suffix,
+        **{name: str(free_port()) for name in PORTS},
+    }
+
+
+def as_lines(settings: Mapping[str, str]) -> str:
+    """The settings as .env has them."""
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path.name} does not say {old!r} any more"
+    path.write_text(text.replace(old, new))
+
+
+def copy_clone(folder: Path) -> None:
     """What a user gets: the files of the clone, without what git ignores."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     for name in listed.stdout.split("\0"):
