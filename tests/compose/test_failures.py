@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from components.deployment import HEALTH_PORTS, LASTING, Deployment
-from components.docker_engine import Engine, docker
+from components.docker_engine import Engine, docker, run
 from components.docker_relays import Stage
+from components.pages import blocks
 
 HEALTHY = (200, {"status": "healthy"})
 
@@ -182,15 +183,27 @@ def test_frozen(suite: Deployment) -> None:
     suite.becomes_ready("finder")
 
 
-def test_stopped(suite: Deployment) -> None:
-    suite.compose("stop", "finder")
+def test_told_to_stop(suite: Deployment) -> None:
+    """It says so for as long as something holds it up, here a silent database; then it is gone."""
+    suite.compose("pause", "database")
+    try:
+        suite.until(lambda: says(suite, "finder", "database"), "the database is silent")
+        suite.until(lambda: suite.ask("finder", "/")[1]["cycle_running"], "a cycle hangs")
+        stopping = threading.Thread(target=suite.compose, args=("stop", "finder"))
+        stopping.start()
+        suite.until(lambda: says(suite, "finder", "the service is stopping"), "it says so")
+        stopping.join()
+    finally:
+        suite.compose("unpause", "database")
     assert suite.inspect("finder")["State"]["ExitCode"] == 0
     assert suite.ask("finder", "/health") == (
         503,
         {"status": "unreachable", "reason": "no container of finder runs"},
     )
+    # Compose starts nothing whose database was not found healthy again.
+    suite.until(lambda: suite.healthy("database"), "the database is healthy")
     suite.compose("start", "finder")
-    suite.becomes_ready("finder")
+    suite.becomes_ready()
 
 
 def test_wrong_setting(suite: Deployment) -> None:
@@ -255,9 +268,11 @@ def test_out_of_memory(stage: Stage, suite: Deployment) -> None:
 
 
 def test_three_synchronizers(stage: Stage, suite: Deployment) -> None:
-    suite.compose("up", "--detach", "--wait", "--scale", "synchronizer=3")
+    (commands,) = blocks("docker.md", "More than one")
+    run("sh", "-euc", commands, cwd=suite.folder)
     try:
         assert len(suite.containers("synchronizer")) == 3
+        suite.becomes_ready()
         status, body = suite.ask("synchronizer")
         assert status == 200
         assert sorted(body["containers"]) == [
