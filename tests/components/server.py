@@ -52,12 +52,20 @@ class Upstream:
 
 
 class Server(Installation):
-    """Commands run here as printed, but for the addresses that a test must not or cannot have:
-    `printed` gives what stands in their place."""
+    """Commands run here as printed, but for the folder, the name and the ports of the installation:
+    those of a test are others, for a machine may have a real one."""
 
-    def __init__(self, folder: Path, upstream: Upstream, printed: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, upstream: Upstream, settings: Mapping[str, str]) -> None:
         super().__init__(folder / "bigbrotr")
-        self._printed = {PLACE: str(self.folder), **printed}
+        self._name = settings["COMPOSE_PROJECT_NAME"]
+        self._printed = {
+            PLACE: str(self.folder),
+            "'bigbrotr/*'": f"'{self._name}/*'",
+            "port=6432": f"port={settings['PGBOUNCER_PORT']}",
+            "-p 6432": f"-p {settings['PGBOUNCER_PORT']}",
+            "localhost:8081": f"localhost:{settings['MONITOR_PORT']}",
+            "localhost:8082": f"localhost:{settings['SYNCHRONIZER_PORT']}",
+        }
         self._environment = os.environ | {
             "PATH": f"{os.environ['PATH']}:{find_binaries(None, folder).folder}",
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -105,11 +113,19 @@ class Server(Installation):
             process.wait(30)
         return "".join(said)
 
+    def left(self) -> list[str]:
+        """The containers, volumes and networks of the installation that are still there."""
+        mine = ("--quiet", "--filter", f"label=com.docker.compose.project={self._name}")
+        kinds = (("container", "ls", "--all"), ("volume", "ls"), ("network", "ls"))
+        return [name for kind in kinds for name in docker(*kind, *mine).split()]
+
     def remove(self) -> None:
-        """What is left of it, if a test did not get as far as that."""
+        """End what a test that failed did not."""
         if (self.folder / ".env").exists():
             super().remove()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.folder)
+        for volume in self.left():
+            docker("volume", "rm", volume, check=False)
 
     @property
     def _where(self) -> Path:
