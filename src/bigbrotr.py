@@ -207,7 +207,7 @@ class BigBrotr:
 
         async def write(conn: asyncpg.Connection, batch: Sequence[SignedEvent]) -> int:
             storable, raw = _split(batch)
-            return (await write_events(conn, url, seen_at, storable, raw=raw)).new
+            return len((await write_events(conn, url, seen_at, storable, raw=raw)).new)
 
         return await self._in_batches(ordered, write)
 

@@ -1,12 +1,13 @@
 """Events as rows: the SQL side of the write path.
 
 Everything that two writers may both want is written in one order (relay, events by id,
-sightings by id), a set at a time, so concurrent writers wait for each other and never deadlock.
+sightings by id and relay), a set at a time, so concurrent writers wait for each other and never
+deadlock.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import asyncpg
 import orjson
@@ -17,19 +18,27 @@ from nostr.urls import RelayUrl
 
 ROWS_PER_STATEMENT = 1_000
 
-_INSERT_EVENTS = "SELECT insert_events($1, $2, $3, $4, $5, $6, $7)"
 _INSERT_RELAYS = "SELECT insert_relays($1, $2, $3)"
-_INSERT_SIGHTINGS = "SELECT insert_sightings($1, $2, $3)"
-_INSERT_RAW = "SELECT insert_raw_events($1, $2, $3, $4, $5)"
-_INSERT_RAW_SIGHTINGS = "SELECT insert_raw_sightings($1, $2, $3)"
-_INSERT_SIGHTED = """
+# Like insert_events, but says which of the events were new.
+_INSERT_EVENTS = """
+    INSERT INTO events (id, pubkey, created_at, kind, tags, content, sig)
+    SELECT given.*
+    FROM unnest(
+        $1::text[], $2::text[], $3::bigint[], $4::integer[], $5::jsonb[], $6::text[], $7::text[]
+    ) AS given (id, pubkey, created_at, kind, tags, content, sig)
+    WHERE NOT EXISTS (SELECT FROM events WHERE events.id = given.id COLLATE "C")
+    ORDER BY given.id COLLATE "C"
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+"""
+_INSERT_SIGHTINGS = """
     INSERT INTO events_relays (event_id, relay_url, seen_at)
     SELECT given.id, given.url, given.seen_at
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (id, url, seen_at)
     ORDER BY given.id COLLATE "C", given.url COLLATE "C"
     ON CONFLICT (event_id, relay_url) DO NOTHING
 """
-_INSERT_RAW_SIGHTED = """
+_INSERT_RAW = """
     INSERT INTO events_raw (id, relay_url, raw, reason, seen_at)
     SELECT event.id, given.url, event.raw, event.reason, coalesce(given.seen_at, $7)
     FROM unnest($4::text[], $5::bytea[], $6::text[]) AS event (id, raw, reason)
@@ -37,8 +46,9 @@ _INSERT_RAW_SIGHTED = """
         ON given.id = event.id
     ORDER BY event.id COLLATE "C", given.url COLLATE "C"
     ON CONFLICT (id, relay_url) DO NOTHING
+    RETURNING relay_url
 """
-_COPY_RAW_SIGHTED = """
+_COPY_RAW = """
     INSERT INTO events_raw (id, relay_url, raw, reason, seen_at)
     SELECT DISTINCT ON (known.id, given.url COLLATE "C")
         known.id, given.url, known.raw, known.reason, given.seen_at
@@ -54,9 +64,9 @@ _HELD = """
 """
 _COUNT_REFUSED = """
     INSERT INTO refused_events AS counted (relay_url, reason, events, last_seen_at)
-    SELECT $1, given.reason, given.events, $4
-    FROM unnest($2::text[], $3::bigint[]) AS given (reason, events)
-    ORDER BY given.reason
+    SELECT given.url, given.reason, given.events, $4
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (url, reason, events)
+    ORDER BY given.url COLLATE "C", given.reason
     ON CONFLICT (relay_url, reason) DO UPDATE
     SET events = counted.events + excluded.events,
         last_seen_at = greatest(counted.last_seen_at, excluded.last_seen_at)
@@ -83,23 +93,22 @@ class RawEvent:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What a write added. `new`: events that the archive did not hold. `sightings`: pairs of
-    event and relay that it did not know. `unstorable`: events that PostgreSQL refused, kept in
+    """What a write added. `new`: ids of events that the archive did not hold. `sightings`: how many
+    pairs of event and relay it did not know. `unstorable`: events that PostgreSQL refused, kept in
     events_raw. `vanished`: ids that were passed as known but were deleted in the meantime, so
     nothing was written for them."""
 
-    new: int
+    new: frozenset[str]
     sightings: int
     unstorable: tuple[RawEvent, ...] = ()
-    vanished: tuple[str, ...] = ()
+    vanished: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """That a relay holds an event, first seen there at `seen_at` (Unix seconds)."""
 
     event_id: str
-    relay: RelayUrl
+    url: str
     seen_at: int
 
 
@@ -120,73 +129,76 @@ async def write_events(
 ) -> WriteResult:
     """Writes what one relay sent, in the caller's transaction; may be repeated.
 
-    `events` are verified and storable (`storage_obstacle` is None; the others come as `raw`),
-    `known` are ids found by known_ids, of which only the sighting is recorded, `refused` counts
-    by reason what was no valid event. An event that PostgreSQL refuses all the same is found by
-    bisection and goes to events_raw; the others of its batch are written.
+    As write_sighted, with a sighting of each event; `refused` counts by reason what was no valid
+    event.
     """
-    await write_relays(conn, [relay], seen_at)
-    new, unstorable = await _insert_all(conn, events)
-
-    held = await conn.fetch(_HELD, list(known)) if known else []
-    sighted = {event.id for event in events} | {row["id"] for row in held if not row["is_raw"]}
-    sighted -= {event.id for event in unstorable}
-    sightings = await _record(conn, _INSERT_SIGHTINGS, sighted, relay, seen_at)
-
-    sighted_raw = {row["id"] for row in held if row["is_raw"]}
-    sightings += await _record(conn, _INSERT_RAW_SIGHTINGS, sighted_raw, relay, seen_at)
-    new_raw, rows_raw = await _insert_raw(conn, relay, seen_at, [*raw, *unstorable])
-    if refused:
-        await _count_refused(conn, relay, seen_at, refused)
-    return WriteResult(
-        new=new + new_raw,
-        sightings=sightings + rows_raw,
-        unstorable=tuple(unstorable),
-        vanished=tuple(sorted(set(known) - {row["id"] for row in held})),
+    ids = {*known, *(event.id for event in events), *(event.id for event in raw)}
+    written = await write_sighted(
+        conn,
+        [relay],
+        [Sighting(id_, relay.url, seen_at) for id_ in ids],
+        events,
+        known=known,
+        raw=raw,
+        now=seen_at,
     )
+    await count_refused(conn, {relay: refused or {}}, seen_at)
+    return written
 
 
-async def write_imported(
+async def write_sighted(
     conn: asyncpg.Connection,
-    sightings: Sequence[Sighting],
+    relays: Collection[RelayUrl],
+    sightings: Collection[Sighting],
     events: Sequence[SignedEvent],
     *,
-    known: Sequence[str] = (),
+    known: Collection[str] = (),
     raw: Sequence[RawEvent] = (),
-    imported_at: int,
+    now: int,
 ) -> WriteResult:
-    """Like write_events, for events of which each has relays and times of its own.
+    """Writes events and where they were seen, in the caller's transaction; may be repeated.
 
-    `sightings` are of `events`, `known` and `raw`, a pair of event and relay at most once. An
-    event without any is kept all the same: in events there is no sighting of it, in events_raw
-    its relay is NULL.
+    `events` are verified and storable (`storage_obstacle` is None; the others come as `raw`), and
+    may repeat; `known` are ids found by known_ids, of which only the sightings are recorded. An
+    event that PostgreSQL refuses all the same is found by bisection and goes to events_raw; the
+    others are written. `sightings` are of `events`, `known` and `raw`, at these relays, a pair of
+    event and relay at most once. An event without any is kept all the same: in events there is
+    no sighting of it, in events_raw its relay is NULL.
     """
-    relays = {sighting.relay for sighting in sightings}
     if relays:
-        await write_relays(conn, sorted(relays), imported_at)
-    new, unstorable = await _insert_all(conn, events)
+        await write_relays(conn, sorted(relays), now)
+    new, unstorable = await _insert_events(conn, events)
     kept_raw = {event.id: event for event in [*raw, *unstorable]}
 
     held = await conn.fetch(_HELD, list(known)) if known else []
     in_raw = {row["id"] for row in held if row["is_raw"]}
     in_events = {event.id for event in events} | {row["id"] for row in held if not row["is_raw"]}
     in_events -= kept_raw.keys()
-    written = await _record_sighted(conn, _INSERT_SIGHTED, sightings, in_events)
-    written += await _record_sighted(conn, _COPY_RAW_SIGHTED, sightings, in_raw)
+    rows = await _insert_pairs(conn, _INSERT_SIGHTINGS, sightings, in_events)
+    rows += await _insert_pairs(conn, _COPY_RAW, sightings, in_raw)
     if kept_raw:
-        new += len(kept_raw) - len(await known_ids(conn, list(kept_raw)))
-        ids, raws, reasons = zip(
-            *((event.id, event.raw, event.reason) for event in kept_raw.values()), strict=True
-        )
-        pairs = _pairs(sightings, kept_raw)
-        await conn.execute(_INSERT_RAW_SIGHTED, *pairs, ids, raws, reasons, imported_at)
-        written += len(pairs[0])
+        new |= kept_raw.keys() - await known_ids(conn, list(kept_raw))
+        rows += await _insert_raw(conn, kept_raw.values(), sightings, now)
     return WriteResult(
-        new=new,
-        sightings=written,
+        new=frozenset(new),
+        sightings=rows,
         unstorable=tuple(unstorable),
-        vanished=tuple(sorted(set(known) - {row["id"] for row in held})),
+        vanished=frozenset(known) - {row["id"] for row in held},
     )
+
+
+async def count_refused(
+    conn: asyncpg.Connection, refused: Mapping[RelayUrl, Mapping[str, int]], seen_at: int
+) -> None:
+    """Counts, per relay and reason, what was no valid event, in the caller's transaction."""
+    counts = [
+        (relay.url, reason, events)
+        for relay, by_reason in refused.items()
+        for reason, events in by_reason.items()
+        if events > 0
+    ]
+    if counts:
+        await conn.execute(_COUNT_REFUSED, *zip(*counts, strict=True), seen_at)
 
 
 async def write_relays(conn: asyncpg.Connection, urls: Sequence[RelayUrl], inserted_at: int) -> int:
@@ -217,76 +229,53 @@ async def insert_bisected(
     return new_first + new_second, refused_first + refused_second
 
 
-async def _insert_all(
+async def _insert_events(
     conn: asyncpg.Connection, events: Sequence[SignedEvent]
-) -> tuple[int, list[RawEvent]]:
-    """How many of the events were new, and those that PostgreSQL refused."""
+) -> tuple[set[str], list[RawEvent]]:
+    """The ids of those that were new, and those that PostgreSQL refused."""
     ordered = sorted({event.id: event for event in events}.values())
-    new, unstorable = 0, list[RawEvent]()
-    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
-        written, poison = await insert_bisected(
-            conn, ordered[start : start + ROWS_PER_STATEMENT], _insert_events
+    new, unstorable = set[str](), list[RawEvent]()
+
+    async def insert(conn: asyncpg.Connection, rows: Sequence[SignedEvent]) -> int:
+        ids, pubkeys, created_ats, kinds, tags, contents, sigs = zip(*rows, strict=True)
+        documents = [orjson.dumps(value).decode() for value in tags]
+        added = await conn.fetch(
+            _INSERT_EVENTS, ids, pubkeys, created_ats, kinds, documents, contents, sigs
         )
-        new += written
+        new.update(row["id"] for row in added)
+        return len(added)
+
+    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
+        _, poison = await insert_bisected(conn, ordered[start : start + ROWS_PER_STATEMENT], insert)
         unstorable += [RawEvent(event.id, encode_event(event), why) for event, why in poison]
     return new, unstorable
 
 
-async def _insert_events(conn: asyncpg.Connection, events: Sequence[SignedEvent]) -> int:
-    ids, pubkeys, created_ats, kinds, tags, contents, sigs = zip(*events, strict=True)
-    documents = [orjson.dumps(value).decode() for value in tags]
-    return int(
-        await conn.fetchval(
-            _INSERT_EVENTS, ids, pubkeys, created_ats, kinds, documents, contents, sigs
-        )
-    )
-
-
-async def _record(
-    conn: asyncpg.Connection, statement: str, ids: set[str], relay: RelayUrl, seen_at: int
+async def _insert_pairs(
+    conn: asyncpg.Connection, statement: str, sightings: Iterable[Sighting], ids: Collection[str]
 ) -> int:
-    if not ids:
+    """Inserts those of the sightings that are of these events; returns how many rows were added."""
+    columns = _columns(sightings, ids)
+    if not columns[0]:
         return 0
-    return int(await conn.fetchval(statement, sorted(ids), relay.url, seen_at))
-
-
-def _pairs(
-    sightings: Sequence[Sighting], ids: Collection[str]
-) -> tuple[list[str], list[str], list[int]]:
-    """Those of the sightings that are of these events, as columns."""
-    chosen = [sighting for sighting in sightings if sighting.event_id in ids]
-    return (
-        [sighting.event_id for sighting in chosen],
-        [sighting.relay.url for sighting in chosen],
-        [sighting.seen_at for sighting in chosen],
-    )
-
-
-async def _record_sighted(
-    conn: asyncpg.Connection, statement: str, sightings: Sequence[Sighting], ids: Collection[str]
-) -> int:
-    pairs = _pairs(sightings, ids)
-    if not pairs[0]:
-        return 0
-    return int(str(await conn.execute(statement, *pairs)).rpartition(" ")[2])
+    return int(str(await conn.execute(statement, *columns)).rpartition(" ")[2])
 
 
 async def _insert_raw(
-    conn: asyncpg.Connection, relay: RelayUrl, seen_at: int, events: Sequence[RawEvent]
-) -> tuple[int, int]:
-    """How many of the events are new to the archive, and how many rows were added."""
-    if not events:
-        return 0, 0
-    unique = sorted({event.id: event for event in events}.values(), key=lambda event: event.id)
-    ids = [event.id for event in unique]
-    before = await known_ids(conn, ids)
-    raws, reasons = [event.raw for event in unique], [event.reason for event in unique]
-    rows = await conn.fetchval(_INSERT_RAW, ids, raws, reasons, relay.url, seen_at)
-    return len(set(ids) - before), int(rows)
+    conn: asyncpg.Connection,
+    events: Collection[RawEvent],
+    sightings: Iterable[Sighting],
+    now: int,
+) -> int:
+    """Inserts events with their sightings; returns how many of these were added."""
+    ids = [event.id for event in events]
+    raws, reasons = [event.raw for event in events], [event.reason for event in events]
+    columns = _columns(sightings, set(ids))
+    added = await conn.fetch(_INSERT_RAW, *columns, ids, raws, reasons, now)
+    return sum(row["relay_url"] is not None for row in added)
 
 
-async def _count_refused(
-    conn: asyncpg.Connection, relay: RelayUrl, seen_at: int, refused: Mapping[str, int]
-) -> None:
-    counts = {reason: events for reason, events in refused.items() if events > 0}
-    await conn.execute(_COUNT_REFUSED, relay.url, list(counts), list(counts.values()), seen_at)
+def _columns(sightings: Iterable[Sighting], ids: Collection[str]) -> Sequence[Sequence[object]]:
+    """Those of the sightings that are of these events, as columns."""
+    chosen = [sighting for sighting in sightings if sighting.event_id in ids]
+    return list(zip(*chosen, strict=True)) or [(), (), ()]

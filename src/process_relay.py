@@ -89,7 +89,7 @@ async def insert_batch(
             refused=checked.refused,
         )
     )
-    return written.new
+    return len(written.new)
 
 
 @dataclass(slots=True)

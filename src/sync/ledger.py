@@ -43,6 +43,33 @@ class Gap:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a session adds to the ledger.
+
+    Attributes:
+        target: the seconds that the session is after.
+        proven: seconds whose events are archived by now.
+        void: seconds proven before, which a relay has since shown to be worth nothing; what
+            `proven` has of them counts all the same.
+        gaps: seconds that could not be proven.
+        refusals: what the relay refuses now, instead of what it refused at the end of its last
+            session; None: no news of that.
+    """
+
+    relay_url: str
+    filter_hash: str
+    target: Window
+    proven: Sequence[Window] = ()
+    void: Sequence[Window] = ()
+    gaps: Sequence[Gap] = ()
+    refusals: Sequence[Gap] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.relay_url, self.filter_hash
+
+
 async def register_filter(db: BigBrotr, filter_hash: str, flt: Mapping[str, Any]) -> None:
     """Remember what a filter's hash stands for, for people who read the ledger."""
     await db.execute(
@@ -115,67 +142,50 @@ async def first_unproven(
     return None if row is None else row["since"]
 
 
-async def add_proven(
-    connection: asyncpg.Connection,
-    relay_url: str,
-    filter_hash: str,
-    windows: Sequence[Window],
-    target: Window,
-) -> None:
-    """Add proven seconds that are over, and drop the gaps that they close."""
-    ranges = [_range(window) for window in merge(windows)]
-    await connection.execute(
+async def record(connection: asyncpg.Connection, entries: Sequence[Entry]) -> None:
+    """Add proven seconds that are over, drop the gaps that they close, and record new ones.
+
+    Entries must come in the order of relay and filter: writers of the same relays then wait for
+    each other's row of the first table, and never deadlock.
+    """
+    await connection.executemany(
         f"""
         INSERT INTO sync_coverage AS ledger (relay_url, filter_hash, covered, target, updated_at)
-        SELECT $1, $2, {_held("proven")}, $4, proven.updated_at
+        SELECT $1, $2, {_held("proven")}, $5, proven.updated_at
         FROM (SELECT coalesce(range_agg(r), '{{}}') AS covered, {_NOW} AS updated_at
               FROM unnest($3::int8range[]) AS r) AS proven
         ON CONFLICT (relay_url, filter_hash) DO UPDATE
-        SET covered = {_held("ledger")} + excluded.covered,
+        SET covered = {_held("ledger")}
+                - coalesce((SELECT range_agg(r) FROM unnest($4::int8range[]) AS r), '{{}}')
+                + excluded.covered,
             target = coalesce(range_merge(ledger.target, excluded.target), excluded.target),
             updated_at = excluded.updated_at
         """,
-        relay_url,
-        filter_hash,
-        ranges,
-        _range(target),
+        [
+            (*entry.key, _ranges(entry.proven), _ranges(entry.void), _range(entry.target))
+            for entry in entries
+        ],
     )
-    if ranges:
-        await connection.execute(
-            """
-            DELETE FROM sync_gaps
-            WHERE relay_url = $1 AND filter_hash = $2
-              AND gap <@ (SELECT covered FROM sync_coverage
-                          WHERE relay_url = $1 AND filter_hash = $2)
-            """,
-            relay_url,
-            filter_hash,
-        )
-
-
-async def retract(
-    connection: asyncpg.Connection, relay_url: str, filter_hash: str, windows: Sequence[Window]
-) -> None:
-    """Take back proofs that a relay has since shown to be worth nothing."""
-    await connection.execute(
-        f"""
-        UPDATE sync_coverage
-        SET covered = {_held("sync_coverage")}
-            - (SELECT coalesce(range_agg(r), '{{}}') FROM unnest($3::int8range[]) r),
-            updated_at = {_NOW}
+    await _execute_all(
+        connection,
+        """
+        DELETE FROM sync_gaps
         WHERE relay_url = $1 AND filter_hash = $2
+          AND gap <@ (SELECT covered FROM sync_coverage
+                      WHERE relay_url = $1 AND filter_hash = $2)
         """,
-        relay_url,
-        filter_hash,
-        [_range(window) for window in merge(windows)],
+        [entry.key for entry in entries if entry.proven],
     )
-
-
-async def record_gaps(
-    connection: asyncpg.Connection, relay_url: str, filter_hash: str, gaps: Sequence[Gap]
-) -> None:
-    """Record seconds that could not be proven; known ones count one attempt more."""
-    await connection.executemany(
+    await _execute_all(
+        connection,
+        """
+        DELETE FROM sync_gaps
+        WHERE relay_url = $1 AND filter_hash = $2 AND reason <> ALL($3::text[])
+        """,
+        [(*entry.key, UNPROVABLE) for entry in entries if entry.refusals is not None],
+    )
+    await _execute_all(
+        connection,
         """
         INSERT INTO sync_gaps AS known
             (relay_url, filter_hash, gap, reason, detail, first_seen_at, last_tried_at, attempts)
@@ -186,22 +196,10 @@ async def record_gaps(
             attempts = known.attempts + 1
         """,
         [
-            (relay_url, filter_hash, _range(gap.window), gap.reason, gap.detail, int(time.time()))
-            for gap in gaps
+            (*entry.key, _range(gap.window), gap.reason, gap.detail, int(time.time()))
+            for entry in entries
+            for gap in (*entry.gaps, *(entry.refusals or ()))
         ],
-    )
-
-
-async def drop_refusals(connection: asyncpg.Connection, relay_url: str, filter_hash: str) -> None:
-    """Forget what the relay refused at the end of its last session."""
-    await connection.execute(
-        """
-        DELETE FROM sync_gaps
-        WHERE relay_url = $1 AND filter_hash = $2 AND reason <> ALL($3::text[])
-        """,
-        relay_url,
-        filter_hash,
-        list(UNPROVABLE),
     )
 
 
@@ -296,3 +294,14 @@ async def has_gaps(db: BigBrotr, relay_url: str, filter_hash: str) -> bool:
 
 def _range(window: Window) -> Range:
     return Range(window.since, window.until + 1)
+
+
+def _ranges(windows: Sequence[Window]) -> list[Range]:
+    return [_range(window) for window in merge(windows)]
+
+
+async def _execute_all(
+    connection: asyncpg.Connection, statement: str, rows: Sequence[tuple[object, ...]]
+) -> None:
+    if rows:
+        await connection.executemany(statement, rows)

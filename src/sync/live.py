@@ -27,6 +27,7 @@ from sync import ledger
 from sync.asker import Asker, SessionSettings
 from sync.claims import NoClaims
 from sync.driver import Driver
+from sync.group_commit import GroupCommit
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
 from sync.windows import Window
@@ -50,6 +51,7 @@ class LiveContext:
     """What all live subscriptions of a service share."""
 
     db: BigBrotr
+    group: GroupCommit
     dialer: Dialer
     checker: PageChecker
     flt: Mapping[str, Any]
@@ -68,7 +70,7 @@ class LiveTail:
         self._caught_up_to = target.until
         self._failures = 0
         self._hash = filter_hash(context.flt)
-        self._writer = SessionWriter(context.db, relay, self._hash, target)
+        self._writer = SessionWriter(context.group, relay, self._hash, target)
         self.events = 0
 
     async def run(self) -> None:
@@ -155,8 +157,7 @@ class LiveTail:
                 checked = await self._context.checker.check(page, self._context.flt)
                 self.events += len(checked.facts.events)
                 await self._writer.add(checked)
-            else:
-                await self._writer.flush_pages()
+            self._writer.raise_failure()
             if repair.done():
                 repair.result()
                 if not events:
@@ -219,6 +220,7 @@ class LiveTails:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tails.clear()
+        await self._context.group.close()
 
     async def _keep_leases(self) -> None:
         while True:

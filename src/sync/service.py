@@ -35,6 +35,7 @@ from nostr.urls import from_relay
 from service import CycleReport
 from sync import ledger
 from sync.dispatch import Dispatcher
+from sync.group_commit import GroupCommit
 from sync.limits import RelayLimits
 from sync.live import LiveContext, LiveTails
 from sync.page_check import PageChecker
@@ -81,6 +82,7 @@ class SynchronizerService:
     def _live_context(self) -> LiveContext:
         return LiveContext(
             self._db,
+            GroupCommit(self._db),
             dialer_for(self._config),
             PageChecker(partial(known_ids, self._db)),
             self._config.event_filter,

@@ -17,6 +17,7 @@ from sync import ledger, verification
 from sync.asker import Asker, SessionSettings
 from sync.claims import NoClaims
 from sync.driver import Driver
+from sync.group_commit import GroupCommit
 from sync.ledger import Gap
 from sync.page_check import PageChecker
 from sync.reconcile import Reconciler
@@ -65,6 +66,7 @@ class RelaySession:
         target: the seconds wanted.
         settings: how the relay is asked.
         model: what was learnt of the relay in earlier sessions.
+        group: commits what comes, with what other sessions bring; None: by itself.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class RelaySession:
         target: Window,
         settings: SessionSettings,
         model: RelayModel,
+        group: GroupCommit | None = None,
     ) -> None:
         self._db = db
         self._relay = relay
@@ -85,7 +88,7 @@ class RelaySession:
         self._target = target
         self._reverify_seconds = settings.reverify_seconds
         self._asker = Asker(relay, dialer, checker, settings, model)
-        self._writer = SessionWriter(db, relay, self._hash, target)
+        self._writer = SessionWriter(group or GroupCommit(db), relay, self._hash, target)
         lanes = min(model.lanes, settings.lanes)
         limit = settings.page_limit
         self._reconciler = Reconciler(self._asker, self._writer, db, relay, flt, limit)

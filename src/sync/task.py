@@ -14,6 +14,7 @@ from nostr.connection import Dialer
 from nostr.transport import patience
 from nostr.urls import RelayUrl
 from sync.asker import SessionSettings
+from sync.group_commit import GroupCommit
 from sync.limits import RelayLimits
 from sync.page_check import PageChecker
 from sync.relay_model import LANES, RelayModel
@@ -35,12 +36,14 @@ class SyncTask:
 async def open_worker(
     config: SynchronizerConfig,
 ) -> AsyncIterator[Callable[[SyncTask], Awaitable[SessionReport]]]:
-    """A worker's database pool and dialer; the value synchronizes one relay."""
+    """A worker's database pool and what its sessions share; the value synchronizes one relay."""
     db = BigBrotr.from_config(config.database)
     await connect_bigbrotr_with_retry(db)
+    group = GroupCommit(db)
     try:
-        yield partial(_synchronize, config, db, PageChecker(partial(known_ids, db)))
+        yield partial(_synchronize, config, db, group, PageChecker(partial(known_ids, db)))
     finally:
+        await group.close()
         await db.close()
 
 
@@ -68,7 +71,11 @@ def session_settings(
 
 
 async def _synchronize(
-    config: SynchronizerConfig, db: BigBrotr, checker: PageChecker, task: SyncTask
+    config: SynchronizerConfig,
+    db: BigBrotr,
+    group: GroupCommit,
+    checker: PageChecker,
+    task: SyncTask,
 ) -> SessionReport:
     relay = RelayUrl.parse(task.url, allow_private=config.allow_private_relays)
     session = RelaySession(
@@ -80,5 +87,6 @@ async def _synchronize(
         task.target,
         session_settings(config, task.limits, patience(relay)),
         RelayModel.from_json(task.learnt),
+        group,
     )
     return await session.run()

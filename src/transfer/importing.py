@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from bigbrotr import BigBrotr
 from errors import EventRefused, MessageMalformed, RelayUrlRefused
-from event_rows import RawEvent, Sighting, WriteResult, known_ids, write_imported
+from event_rows import RawEvent, Sighting, WriteResult, known_ids, write_sighted
 from nostr.events import (
     SignedEvent,
     encode_event,
@@ -107,8 +107,8 @@ class Importer:
             written = await self._write(right, known)
             # What was known and is deleted by now has to be checked after all.
             entries = [entry for entry in right if entry.event.id in written.vanished]
-            self.report.new += written.new
-            self.report.known += len(right) - len(entries) - written.new
+            self.report.new += len(written.new)
+            self.report.known += len(right) - len(entries) - len(written.new)
             self.report.sightings += written.sightings
 
     def _parse(self, lines: Sequence[NumberedLine]) -> tuple[list[_Entry], list[_Refusal]]:
@@ -177,15 +177,16 @@ class Importer:
             if (obstacle := storage_obstacle(event))
         ]
         raw_ids = {event.id for event in raw}
-        sightings = [Sighting(id_, relay, seen_at) for (id_, relay), seen_at in seen.items()]
+        sightings = [Sighting(id_, relay.url, seen_at) for (id_, relay), seen_at in seen.items()]
         return await self._db.run_in_transaction(
-            lambda conn: write_imported(
+            lambda conn: write_sighted(
                 conn,
+                {relay for _, relay in seen},
                 sightings,
                 [event for event in fresh if event.id not in raw_ids],
                 known=[id_ for id_ in events if id_ in known],
                 raw=raw,
-                imported_at=self._now,
+                now=self._now,
             )
         )
 

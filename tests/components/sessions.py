@@ -11,6 +11,7 @@ from nostr.connection import Dialer
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
 from sync.asker import SessionSettings
+from sync.group_commit import GroupCommit
 from sync.live import LiveContext
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
@@ -46,6 +47,7 @@ async def context(db: BigBrotr, **settings: Any) -> AsyncIterator[LiveContext]:
     """What live subscriptions share, for relays on the loopback interface."""
     yield LiveContext(
         db,
+        GroupCommit(db),
         Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0),
         PageChecker(partial(known_ids, db)),
         {},

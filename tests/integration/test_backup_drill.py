@@ -17,7 +17,7 @@ from migrate import check_schema, migrate
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
 from sync import ledger
-from sync.ledger import Gap
+from sync.ledger import Entry, Gap
 from sync.windows import Window
 
 RELAY = RelayUrl.parse("wss://relay.example.com")
@@ -43,9 +43,8 @@ async def add_events(machine: Host, first: int, last: int) -> None:
     async def write(conn: asyncpg.Connection) -> None:
         await write_events(conn, RELAY, START, events, raw=[raw], refused={"wrong-id": 1})
         proven = [Window(START + first, START + last - 1)]
-        await ledger.add_proven(conn, RELAY.url, name, proven, TARGET)
         gap = Gap(Window(TARGET.until - last, TARGET.until - first), "saturated")
-        await ledger.record_gaps(conn, RELAY.url, name, [gap])
+        await ledger.record(conn, [Entry(RELAY.url, name, TARGET, proven, gaps=[gap])])
 
     async with db:
         await ledger.register_filter(db, name, {})

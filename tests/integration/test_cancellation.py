@@ -27,6 +27,7 @@ from scripted_relay import ScriptedRelay, make_events
 from standalone.signing import Author
 from sync import ledger
 from sync.facts import PageFacts
+from sync.group_commit import GroupCommit
 from sync.page_check import CheckedPage
 from sync.windows import Window
 from sync.writer import SessionWriter
@@ -56,7 +57,7 @@ def some_steps(total: int, most: int, seed: int) -> Iterator[int]:
 async def test_a_session_cancelled_anywhere_claims_nothing_false_and_can_be_repeated(
     db: BigBrotr, knobs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.writer._FLUSH_EVENTS", 25)
+    monkeypatch.setattr("sync.group_commit._MOST_EVENTS", 25)
     monkeypatch.setattr("sync.response._RECONNECT_PAUSE_SECONDS", 0.01)
 
     async def one_session(step: int) -> int:
@@ -104,7 +105,7 @@ async def test_a_flush_cancelled_anywhere_commits_all_or_nothing_and_is_repeated
     async def one_flush(step: int, number: int) -> int:
         name = filter_hash({"kinds": [number]})
         await ledger.register_filter(db, name, {"kinds": [number]})
-        writer = SessionWriter(db, RELAY, name, Window(0, 1_000))
+        writer = SessionWriter(GroupCommit(db), RELAY, name, Window(0, 1_000))
         await writer.add(page_of(5, number * 10), [Window(0, 500)])
         async with nothing_left_behind(db):
             _, steps = await cancelled_at(step, writer.flush)
@@ -130,7 +131,7 @@ async def test_proofs_taken_back_are_never_claimed_again_whenever_that_is_cancel
     async def one_retraction(step: int, number: int) -> int:
         name = filter_hash({"kinds": [number]})
         await ledger.register_filter(db, name, {"kinds": [number]})
-        writer = SessionWriter(db, RELAY, name, Window(0, 1_000))
+        writer = SessionWriter(GroupCommit(db), RELAY, name, Window(0, 1_000))
         await writer.add(page_of(2, number * 10), [Window(0, 100)])
         await writer.flush()
         await writer.add(page_of(2, number * 10 + 2), [Window(200, 300)])
@@ -153,7 +154,7 @@ async def test_a_batch_that_fails_keeps_what_came_after_it_and_what_was_taken_ba
 ) -> None:
     name = filter_hash({})
     await ledger.register_filter(db, name, {})
-    writer = SessionWriter(db, RELAY, name, Window(0, 1_000))
+    writer = SessionWriter(GroupCommit(db), RELAY, name, Window(0, 1_000))
     await writer.add(page_of(2, 0), [Window(0, 100)])
     commit, held = db.run_in_transaction, asyncio.Event()
 

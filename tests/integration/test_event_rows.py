@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -15,11 +16,16 @@ from components.databases import Cluster, Database
 from components.sample_events import corpus_events, odd_event, sample_event
 from event_rows import RawEvent, WriteResult, known_ids, write_events
 from nostr.events import SignedEvent, encode_event, parse_event, storage_obstacle
+from nostr.filters import filter_hash
 from nostr.json_text import decode_exactly
 from nostr.urls import RelayUrl
+from sync.ledger import Gap, register_filter
+from sync.share import Share, write_shares
+from sync.windows import Window
 
 RELAY = RelayUrl.parse("wss://relay.example.com")
 OTHER = RelayUrl.parse("wss://other.example.com")
+NONE: frozenset[str] = frozenset()
 
 
 async def _write(
@@ -43,6 +49,10 @@ def _raw(event: SignedEvent) -> RawEvent:
     reason = storage_obstacle(event)
     assert reason is not None
     return RawEvent(event.id, encode_event(event), reason)
+
+
+def _ids(events: Iterable[SignedEvent]) -> frozenset[str]:
+    return frozenset(event.id for event in events)
 
 
 async def _stored(db: BigBrotr) -> dict[str, SignedEvent]:
@@ -69,12 +79,12 @@ async def test_known_events_get_a_sighting(db: BigBrotr) -> None:
     events = [sample_event(number) for number in range(3)]
     ids = [event.id for event in events]
     assert await known_ids(db, []) == set()
-    assert await _write(db, events[:2]) == WriteResult(new=2, sightings=2)
+    assert await _write(db, events[:2]) == WriteResult(_ids(events[:2]), sightings=2)
     assert await known_ids(db, ids) == set(ids[:2])
 
     result = await _write(db, events[2:], relay=OTHER, seen_at=200, known=ids[:2])
-    assert result == WriteResult(new=1, sightings=3)
-    assert await _write(db, events, relay=OTHER, seen_at=300) == WriteResult(new=0, sightings=0)
+    assert result == WriteResult(_ids(events[2:]), sightings=3)
+    assert await _write(db, events, relay=OTHER, seen_at=300) == WriteResult(NONE, sightings=0)
     assert await _sightings(db) == {
         (ids[0], RELAY.url, 100),
         (ids[1], RELAY.url, 100),
@@ -84,12 +94,12 @@ async def test_known_events_get_a_sighting(db: BigBrotr) -> None:
 
 async def test_raw_events_are_known_and_sighted(db: BigBrotr) -> None:
     odd = odd_event([["t", "a\0b"]])
-    assert await _write(db, [], raw=[_raw(odd)]) == WriteResult(new=1, sightings=1)
+    assert await _write(db, [], raw=[_raw(odd)]) == WriteResult(_ids([odd]), sightings=1)
     assert await known_ids(db, [odd.id]) == {odd.id}
     again = await _write(db, [], raw=[_raw(odd)], relay=OTHER)
-    assert again == WriteResult(new=0, sightings=1)
+    assert again == WriteResult(NONE, sightings=1)
     third = RelayUrl.parse("wss://third.example.com")
-    assert await _write(db, [], known=[odd.id], relay=third) == WriteResult(new=0, sightings=1)
+    assert await _write(db, [], known=[odd.id], relay=third) == WriteResult(NONE, sightings=1)
     rows = await db.fetch("SELECT relay_url, raw, reason FROM events_raw WHERE id = $1", odd.id)
     assert {row["relay_url"] for row in rows} == {RELAY.url, OTHER.url, third.url}
     assert all(row["reason"] == "nul" for row in rows)
@@ -102,7 +112,7 @@ async def test_events_deleted_since_they_were_known_are_reported(db: BigBrotr) -
     await _write(db, events)
     await db.execute("DELETE FROM events WHERE id = $1", ids[1])
     result = await _write(db, [], relay=OTHER, known=ids)
-    assert result == WriteResult(new=0, sightings=2, vanished=(ids[1],))
+    assert result == WriteResult(NONE, sightings=2, vanished=frozenset({ids[1]}))
 
 
 async def test_a_sighting_of_an_event_deleted_meanwhile_fails_the_transaction(
@@ -167,7 +177,7 @@ async def test_a_poison_row_does_not_fail_its_batch(
     poison = events[37]._replace(**changes)
     result = await _write(db, [*events[:37], poison, *events[38:]])
     expected = RawEvent(poison.id, encode_event(poison), sqlstate)
-    assert result == WriteResult(new=100, sightings=100, unstorable=(expected,))
+    assert result == WriteResult(_ids(events), sightings=100, unstorable=(expected,))
     (row,) = await db.fetch("SELECT id, relay_url, raw, reason FROM events_raw")
     assert tuple(row) == (poison.id, RELAY.url, expected.raw, sqlstate)
     assert len(await db.fetch("SELECT FROM events")) == 99
@@ -208,11 +218,51 @@ async def test_four_writers_of_the_same_events_never_deadlock(
         relay = RelayUrl.parse(f"wss://relay{number}.example.com")
         new = 0
         for start in range(0, len(shuffled), 250):
-            new += (await _write(db, shuffled[start : start + 250], relay=relay)).new
+            new += len((await _write(db, shuffled[start : start + 250], relay=relay)).new)
         return new
 
     assert sum(await asyncio.gather(*map(writer, range(4)))) == len(events)
     assert len(await _sightings(db)) == 4 * len(events)
+    assert "transaction_retried" not in caplog.text
+
+
+async def test_four_groups_of_the_same_events_and_relays_never_deadlock(
+    db: BigBrotr, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everything that a transaction of several relays writes: two of them share all of it."""
+    caplog.set_level(logging.INFO)
+    events = [sample_event(number, tags=[["t", f"{number}"]]) for number in range(1_000)]
+    odd = [odd_event([["t", f"\0{number}"]]) for number in range(5)]
+    relays = [RelayUrl.parse(f"wss://relay{number}.example.com") for number in range(6)]
+    name, target = filter_hash({}), Window(0, 10_000)
+    await register_filter(db, name, {})
+
+    async def writer(number: int) -> int:
+        chance = random.Random(number)
+        new = 0
+        for turn in range(10):
+            shares = [
+                Share(
+                    relay,
+                    name,
+                    target,
+                    events=chance.sample(events, 100),
+                    raw=[_raw(event) for event in chance.sample(odd, 3)],
+                    refused=Counter(malformed=1, wrong_id=2),
+                    proven=[Window(100 * turn, 100 * turn + 50)],
+                    gaps=[Gap(Window(100 * turn + 51, 100 * turn + 60), "saturated")],
+                    refusals=[Gap(Window(9_000, 9_001), "blocked")],
+                )
+                for relay in chance.sample(relays, len(relays))
+            ]
+            new += sum(
+                await db.run_in_transaction(lambda conn, these=shares: write_shares(conn, these))
+            )
+        return new
+
+    new = await asyncio.gather(*map(writer, range(4)))
+    archived = await known_ids(db, [event.id for event in (*events, *odd)])
+    assert sum(new) == len(archived) > 900
     assert "transaction_retried" not in caplog.text
 
 
@@ -291,7 +341,7 @@ async def test_every_event_of_the_corpus_comes_out_as_it_went_in(db: BigBrotr) -
     raw = [_raw(event) for event in events if storage_obstacle(event) is not None]
     unique = {event.id: event for event in events}
     result = await _write(db, storable, raw=raw)
-    assert result == WriteResult(new=len(unique), sightings=len(unique))
+    assert result == WriteResult(_ids(events), sightings=len(unique))
 
     stored = await _stored(db)
     assert stored == unique

@@ -10,7 +10,7 @@ from event_rows import write_events
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl, to_relay
 from sync import ledger
-from sync.ledger import Gap
+from sync.ledger import Entry, Gap
 from sync.windows import Window
 
 RELAY = RelayUrl.parse("wss://relay.example.com")
@@ -32,10 +32,12 @@ async def edited(db: BigBrotr, covered: str, *, updated_at: int) -> None:
     )
 
 
+async def record(db: BigBrotr, entry: Entry) -> None:
+    await db.run_in_transaction(lambda conn: ledger.record(conn, [entry]))
+
+
 async def prove(db: BigBrotr, window: Window, target: Window) -> None:
-    await db.run_in_transaction(
-        lambda conn: ledger.add_proven(conn, RELAY.url, NAME, [window], target)
-    )
+    await record(db, Entry(RELAY.url, NAME, target, [window]))
 
 
 async def left(db: BigBrotr, target: Window) -> list[Window]:
@@ -125,11 +127,8 @@ async def test_progress_of_a_clock_that_was_ahead_ends_at_the_present(db: BigBro
 async def test_progress_says_all_of_a_relay_that_is_behind(db: BigBrotr) -> None:
     await edited(db, "{[1000,1500), [1600,2000)}", updated_at=int(time.time()))
     await db.execute("UPDATE sync_coverage SET target = '[1000,2000)', verified_at = 1234")
-    await db.run_in_transaction(
-        lambda conn: ledger.record_gaps(
-            conn, RELAY.url, NAME, [Gap(Window(1_500, 1_529), "blocked", "go away")]
-        )
-    )
+    blocked = Gap(Window(1_500, 1_529), "blocked", "go away")
+    await record(db, Entry(RELAY.url, NAME, Window(1_000, 1_999), gaps=[blocked]))
     await db.execute(
         "INSERT INTO relay_tasks (purpose, relay_url, last_outcome, learnt, updated_at) "
         """VALUES ('sync', $1, 'blocked', '{"lanes": 1, "order": "oldest-first"}', 1)""",
@@ -178,9 +177,7 @@ async def test_an_earlier_start_asks_for_what_lies_before_and_no_more(db: BigBro
 async def test_a_gap_tried_in_the_future_is_tried_again(db: BigBrotr) -> None:
     now, target = int(time.time()), Window(0, 9)
     await edited(db, "{[0,5)}", updated_at=now)
-    await db.run_in_transaction(
-        lambda conn: ledger.record_gaps(conn, RELAY.url, NAME, [Gap(Window(5, 9), "saturated", "")])
-    )
+    await record(db, Entry(RELAY.url, NAME, target, gaps=[Gap(Window(5, 9), "saturated")]))
     assert await left(db, target) == []
     await db.execute("UPDATE sync_gaps SET last_tried_at = $1", now + 30 * DAY)
     assert await left(db, target) == [Window(5, 9)]

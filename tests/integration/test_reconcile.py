@@ -20,6 +20,7 @@ from standalone.relay_client import publish
 from standalone.signing import Author
 from sync import ledger, reconcile
 from sync.asker import Asker, SessionSettings
+from sync.group_commit import GroupCommit
 from sync.page_check import PageChecker
 from sync.reconcile import Reconciler, Reconciliation
 from sync.relay_model import RelayModel
@@ -45,7 +46,7 @@ class Bench:
         relay = RelayUrl.parse(url, allow_private=True)
         dialer = Dialer(socks5_url=None, allow_private=True, connect_timeout=5.0)
         self.asker = Asker(relay, dialer, checker, settings, model)
-        self.writer = SessionWriter(db, relay, filter_hash(flt), Window(0, 2**40))
+        self.writer = SessionWriter(GroupCommit(db), relay, filter_hash(flt), Window(0, 2**40))
         self.reconciler = Reconciler(self.asker, self.writer, db, relay, flt, settings.page_limit)
 
     async def reconcile(self, window: Window, shown: int | None = None) -> Reconciliation:

@@ -1,5 +1,6 @@
 """Retention: what it removes, and that the ledger and its views never claim what was removed."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from components.services import run
 from components.sessions import archived, synchronize, true_ids, unproven
 from event_rows import RawEvent, write_events
 from nostr.events import encode_event, parse_event
+from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
 from scripted_relay import ScriptedRelay, make_event
 from sync import ledger
@@ -203,6 +205,32 @@ async def test_an_event_that_a_writer_refers_to_is_left(
         await writer.close()
     await owner.execute("CALL apply_retention()")
     assert await held(db) == set()
+
+
+async def test_it_waits_for_a_commit_of_many_relays_and_never_deadlocks(
+    db: BigBrotr, owner: asyncpg.Connection, database: Database, cluster: Cluster
+) -> None:
+    target, name = Window(1_000, 1_999), filter_hash({})
+    entries = [ledger.Entry(f"wss://{letter}.example", name, target, [target]) for letter in "ab"]
+    await ledger.register_filter(db, name, {})
+    for entry in reversed(entries):
+        await db.execute("SELECT insert_relay($1, 'clearnet', 1)", entry.relay_url)
+        await db.run_in_transaction(lambda conn, entry=entry: ledger.record(conn, [entry]))
+    await owner.execute("INSERT INTO retention (keep_days) VALUES (1)")
+    writer = await cluster.connect(database.dbname)
+    try:
+        async with writer.transaction():
+            await ledger.record(writer, entries[:1])
+            retention = asyncio.create_task(owner.execute("CALL apply_retention()"))
+            async with asyncio.timeout(30):
+                while not await db.fetch("SELECT FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.02)
+            await ledger.record(writer, entries[1:])
+        await retention
+    finally:
+        await writer.close()
+    rows = await db.fetch("SELECT isempty(covered) AS cut FROM sync_coverage")
+    assert [row["cut"] for row in rows] == [True, True]
 
 
 async def test_rules_that_make_no_sense_are_refused(owner: asyncpg.Connection) -> None:
