@@ -9,7 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bench import archiving, checking, growing, history, memory, monitoring, requesting, writing
+from bench import (
+    archiving,
+    checking,
+    gathering,
+    growing,
+    history,
+    memory,
+    monitoring,
+    requesting,
+    writing,
+)
 from bench.figures import Point
 from bench.page import write_page
 from bench.processes import ROOT
@@ -20,6 +30,7 @@ RESULTS = ROOT / "bench" / "results.json"
 PARTS: dict[str, Callable[[Amounts], Point]] = {
     "check": checking.measure,
     "write": writing.measure,
+    "gather": gathering.measure,
     "requests": requesting.measure,
     "archive": archiving.measure,
     "memory": memory.measure,

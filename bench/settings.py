@@ -16,6 +16,7 @@ class Amounts:
     runs: int = 5
     check_events: int = 10_000
     write_events: int = 20_000
+    gather_seconds: float = 6.0
     request_events: int = 60_000
     archive_events: int = 100_000
     archive_runs: int = 5
@@ -32,6 +33,7 @@ QUICK = Amounts(
     runs=3,
     check_events=3_000,
     write_events=5_000,
+    gather_seconds=2.0,
     request_events=20_000,
     archive_events=20_000,
     archive_runs=1,

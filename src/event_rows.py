@@ -18,6 +18,9 @@ from nostr.urls import RelayUrl
 
 ROWS_PER_STATEMENT = 1_000
 
+# A server connection keeps its plans of foreign key checks: one made while the events were few
+# must not go on scanning them when they are many.
+_BY_INDEX_ONLY = "SET LOCAL enable_seqscan = off"
 _INSERT_RELAYS = "SELECT insert_relays($1, $2, $3)"
 # Like insert_events, but says which of the events were new.
 _INSERT_EVENTS = """
@@ -165,6 +168,7 @@ async def write_sighted(
     event and relay at most once. An event without any is kept all the same: in events there is
     no sighting of it, in events_raw its relay is NULL.
     """
+    await conn.execute(_BY_INDEX_ONLY)
     if relays:
         await write_relays(conn, sorted(relays), now)
     new, unstorable = await _insert_events(conn, events)

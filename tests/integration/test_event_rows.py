@@ -156,6 +156,25 @@ async def test_nothing_is_left_of_a_transaction_that_fails(db: BigBrotr) -> None
         assert await db.fetch(f"SELECT FROM {table}") == []
 
 
+async def test_what_refers_to_few_events_or_relays_never_scans_them(
+    cluster: Cluster, database: Database
+) -> None:
+    """The plans of such checks are kept while the tables grow."""
+    owner = await cluster.connect(database.dbname)
+    try:
+        await owner.execute("ANALYZE")
+        for number in range(10):
+            async with owner.transaction():
+                await write_events(owner, RELAY, 1, [sample_event(number)])
+        await owner.execute("SELECT pg_stat_force_next_flush()")
+        rows = await owner.fetch(
+            "SELECT seq_scan FROM pg_stat_user_tables WHERE relname IN ('events', 'relays')"
+        )
+        assert [row["seq_scan"] for row in rows] == [0, 0]
+    finally:
+        await owner.close()
+
+
 # Poison
 
 
