@@ -20,7 +20,7 @@ from logging_config import fields
 from sync.share import Share, write_shares
 
 # What is due at once; as much again may come while it is committed.
-_MOST_EVENTS = 2_000
+_MOST_EVENTS = 1_000
 _MOST_BYTES = 2 * 1024 * 1024
 # The longest that anything waits for company; and that it does after the last thing came.
 _OLDEST_SECONDS = 2.0
