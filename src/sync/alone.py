@@ -8,7 +8,7 @@ out neither end, and if the page is too small to have been cut.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from nostr.connection import EndKind
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict
@@ -39,8 +39,13 @@ class Alone:
         """The second."""
         return self.claim
 
-    def split(self) -> None:
+    def pages_left(self) -> float:
         """A second is not shared between lanes."""
+        return 0.0
+
+    def split(self, lanes: int, worth: int) -> "list[Self]":
+        """A second is not shared between lanes."""
+        return []
 
     def judge(self, facts: PageFacts) -> Step:
         """What the page that answered `request` proves. It must have ended in EOSE."""

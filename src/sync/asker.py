@@ -19,7 +19,7 @@ from nostr.urls import RelayUrl
 from sync.limits import LONGEST_MESSAGE
 from sync.pace import Pace
 from sync.page_check import CheckedPage, PageChecker
-from sync.relay_model import LANES, RelayModel
+from sync.relay_model import FAR_LANES, LANES, RelayModel
 from sync.response import Action, Response, end_of_negotiation, respond, storable
 from sync.room import Room
 
@@ -28,7 +28,8 @@ _PAGE_IDLE_TIMEOUTS = 15
 _NEG_MSG_BYTES = 100  # of a NEG-MSG besides its payload
 # Halving all of time twice over; a relay that still hangs up then is left.
 _MOST_NARROWINGS = 64
-# Of a relay's pages in memory. A window that brings more on one page is asked for in halves.
+# Of a relay's pages in memory: one alone, or those of LANES requests, of which far relays have
+# twice as many. A window that brings more on one page is asked for in halves.
 ROOM_BYTES = 8 * 1024 * 1024
 _AFTER_EOSE = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
 
@@ -52,7 +53,7 @@ class SessionSettings:
 
     page_limit: int = 500
     idle_timeout: float = 20.0
-    lanes: int = LANES
+    lanes: int = FAR_LANES
     longest_message: int = LONGEST_MESSAGE
     budget_seconds: float = 3_600.0
     reverify_seconds: int = 0
@@ -94,7 +95,8 @@ class Asker:
         self._signing_in = asyncio.Lock()
         self._answered = False
         self._narrowings = 0
-        self._room = Room(ROOM_BYTES, shares=min(settings.lanes, model.lanes))
+        places = min(settings.lanes, model.most_lanes)
+        self._room = Room(ROOM_BYTES, places, share=ROOM_BYTES // min(places, LANES))
         # Once a request had to be repeated, lanes take turns: one must not spoil the others'
         # connection. So they do while pages are larger than a lane's share of the room.
         self._take_turns = False
@@ -107,6 +109,12 @@ class Asker:
         self.requests = 0
         self.strays = False
         self._left_over: tuple[object, ...] = ()
+
+    @property
+    def lanes(self) -> int:
+        """Requests to have in flight."""
+        opening = 0 if self._connection is None else self._connection.rtt_open
+        return min(self._settings.lanes, self.model.lanes_at(opening))
 
     async def connect(self) -> RelayConnection:
         """The open connection, opened now if there is none.

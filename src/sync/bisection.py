@@ -8,7 +8,7 @@ is treated the same way, down to one second.
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from nostr.connection import EndKind
 from nostr.events import SignedEvent
@@ -61,8 +61,13 @@ class Bisection:
         """Sizes decide: no page is believed before what may follow it has come."""
         return sys.maxsize
 
-    def split(self) -> None:
+    def pages_left(self) -> float:
         """A bisection is not shared between lanes."""
+        return 0.0
+
+    def split(self, lanes: int, worth: int) -> "list[Self]":
+        """A bisection is not shared between lanes."""
+        return []
 
     def judge(self, facts: PageFacts) -> Step:
         """What the page that answered `request` proves. It must have ended in EOSE."""

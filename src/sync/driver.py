@@ -1,8 +1,7 @@
 """Driving plans to their ends: lanes, changes of mind about order, split seconds (async shell).
 
-Several lanes share one connection; each drives a plan (a `Walk` or a `Bisection`), and a lane
-with nothing left to do takes over half of the largest walk, so that the round trip does not
-set the pace.
+Several lanes share one connection; each drives a plan (a `Walk` or a `Bisection`), and lanes with
+nothing left to do share the rest of the longest walk, so that the round trip does not set the pace.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from sync.facts import Order, Verdict
 from sync.ledger import Gap
 from sync.partition import Part
 from sync.reconcile import Reconciler
-from sync.relay_model import RelayModel, Sights
+from sync.relay_model import LANES, RelayModel, Sights
 from sync.walk import Walk
 from sync.windows import Window
 from sync.writer import SessionWriter
@@ -30,6 +29,11 @@ from sync.writer import SessionWriter
 _REACH_SECONDS = 10 * 365 * 86_400
 # Pages under way when a relay is left get so much time to end, and so much to be stored.
 _LAST_PAGES_SECONDS = 2.0
+# A walk is worth sharing between two lanes if so many pages of it seem to be left. Each share
+# costs half a page that is downloaded twice or is not full; a lane of a far relay that has nothing
+# to do costs more.
+_WORTH_SHARING = 16
+_WORTH_SHARING_FAR = 8
 
 Plan = Walk | Bisection | Alone
 
@@ -43,7 +47,6 @@ class Driver:
             that both are committed together.
         flt: the synchronizer's event filter, without since, until and limit.
         page_limit: events asked for a page.
-        lanes: requests in flight.
         seen_lately: whether the archive has seen events of a window at this relay of late.
         reconciler: for seconds that no finer request splits; None: they are left as gaps.
     """
@@ -54,7 +57,6 @@ class Driver:
         writer: SessionWriter,
         flt: Mapping[str, Any],
         page_limit: int,
-        lanes: int,
         seen_lately: Callable[[Window], Awaitable[bool]],
         reconciler: Reconciler | None = None,
     ) -> None:
@@ -62,7 +64,7 @@ class Driver:
         self._writer = writer
         self._flt = flt
         self._page_limit = page_limit
-        self._lanes = lanes
+        self._lanes = 1
         self._seen_lately = seen_lately
         self._seen = Sights(page_limit)
         self._crowded = CrowdedSeconds(
@@ -87,6 +89,7 @@ class Driver:
         Raises SyncAbandoned if the relay does not answer, DatabaseError if the archive is lost.
         """
         self._queue.extend(self._plan(window) for window in windows)
+        self._lanes = self._asker.lanes
         # Not a TaskGroup: a lane that failed while all are cancelled would undo the cancellation.
         lanes = [asyncio.create_task(self._lane(claims)) for _ in range(self._lanes)]
         try:
@@ -129,8 +132,11 @@ class Driver:
     def _next_plan(self) -> Plan | None:
         if self._queue:
             return self._queue.popleft()
-        by_size = sorted(self._active, key=_seconds_left, reverse=True)
-        return next((half for plan in by_size if (half := plan.split())), None)
+        if self._active:
+            idle = self._lanes - len(self._active)
+            worth = _WORTH_SHARING if self._lanes <= LANES else _WORTH_SHARING_FAR
+            self._queue.extend(max(self._active, key=_pages_left).split(idle, worth))
+        return self._queue.popleft() if self._queue else None
 
     def _signal(self) -> None:
         """Wake the idle lanes, for there may be work to take over."""
@@ -263,6 +269,5 @@ class Driver:
             claims.gap(Gap(rest, reason, detail))
 
 
-def _seconds_left(plan: Plan) -> int:
-    rest = plan.remaining()
-    return rest.seconds if rest else 0
+def _pages_left(plan: Plan) -> float:
+    return plan.pages_left()

@@ -77,7 +77,7 @@ class LiveTail:
         """Follow, and come back after every interruption."""
         while True:
             # A connection may live long: its requests are bounded by their own timeouts.
-            settings = replace(self._context.settings, budget_seconds=float("inf"))
+            settings = replace(self._context.settings, budget_seconds=float("inf"), lanes=1)
             asker = Asker(
                 self._relay, self._context.dialer, self._context.checker, settings, self._model
             )
@@ -132,7 +132,6 @@ class LiveTail:
             self._writer,
             self._context.flt,
             self._context.settings.page_limit,
-            lanes=1,
             seen_lately=partial(ledger.seen_lately, self._context.db, self._relay.url),
         )
         await driver.drive([missed], NoClaims())

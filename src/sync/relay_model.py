@@ -15,8 +15,12 @@ from sync.pace import LONGEST_INTERVAL, SHORTEST_INTERVAL
 
 # No relay is known to cap pages below this; real ones start at 20.
 SMALLEST_PLAUSIBLE_CAP = 20
-# REQs in flight on one connection, unless a relay is known to bear fewer.
+# REQs in flight on one connection, unless a relay is known to bear fewer. A far relay gets more:
+# it spends most of the time of each on the way.
 LANES = 4
+FAR_LANES = 8
+# Opening a connection takes a few round trips. It takes so many milliseconds to far relays.
+_FAR_MILLISECONDS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,15 @@ class RelayModel:
         except (TypeError, ValueError):
             return cls()
         return cls(**known)
+
+    @property
+    def most_lanes(self) -> int:
+        """REQs in flight if it turns out to be far."""
+        return FAR_LANES if self.lanes >= LANES else self.lanes
+
+    def lanes_at(self, opening: int) -> int:
+        """REQs in flight, where opening the connection took so many milliseconds."""
+        return self.most_lanes if opening >= _FAR_MILLISECONDS else self.lanes
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,25 +12,22 @@ class Room:
     others are done, and nobody passes those that wait.
 
     Args:
-        total: bytes of events' text in all. Decoded, they take about three times that.
-        shares: how many pages may be under way beside each other.
+        total: bytes of events' text for a page alone. Decoded, they take about three times that.
+        places: how many pages may be under way beside each other.
+        share: bytes of each of those.
     """
 
-    def __init__(self, total: int, shares: int) -> None:
+    def __init__(self, total: int, places: int, share: int) -> None:
         self._total = total
-        self._shares = self._free = shares
+        self._places = self._free = places
+        self.share = share
         self._entry = asyncio.Lock()
         self._freed = asyncio.Event()
-
-    @property
-    def share(self) -> int:
-        """Bytes for a page beside others."""
-        return self._total // self._shares
 
     @asynccontextmanager
     async def take(self, *, alone: bool) -> AsyncIterator[int]:
         """Waits for a share, or for all of it; the value is the bytes that the page may have."""
-        wanted = self._shares if alone else 1
+        wanted = self._places if alone else 1
         async with self._entry:
             while self._free < wanted:
                 self._freed.clear()

@@ -89,13 +89,10 @@ class RelaySession:
         self._reverify_seconds = settings.reverify_seconds
         self._asker = Asker(relay, dialer, checker, settings, model)
         self._writer = SessionWriter(group or GroupCommit(db), relay, self._hash, target)
-        lanes = min(model.lanes, settings.lanes)
         limit = settings.page_limit
         self._reconciler = Reconciler(self._asker, self._writer, db, relay, flt, limit)
         seen_lately = partial(ledger.seen_lately, db, relay.url)
-        self._driver = Driver(
-            self._asker, self._writer, flt, limit, lanes, seen_lately, self._reconciler
-        )
+        self._driver = Driver(self._asker, self._writer, flt, limit, seen_lately, self._reconciler)
 
     async def run(self) -> SessionReport:
         """Ask until everything is proven, recorded as a gap, or refused.

@@ -24,6 +24,7 @@ advance whether the relay includes them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import pairwise
 from typing import Any
 
 from nostr.connection import EndKind
@@ -32,9 +33,7 @@ from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, orde
 from sync.relay_model import Observations, RelayModel
 from sync.windows import Window
 
-# A walk is worth sharing between two lanes if this many pages of it seem to be left. Each share
-# costs half a page that is downloaded twice or is not full.
-_PAGES_WORTH_SPLITTING = 16
+# The longest stretch that is kept when others take over the rest.
 _PAGES_KEPT = 16
 # A share asks for a little of the next one: an event from there ends it without further requests.
 _PAGES_BEYOND = 0.05
@@ -172,24 +171,39 @@ class Walk:
         """Pages of fewer events are to settle."""
         return self.seen.settle_below
 
-    def split(self) -> "Walk | None":
+    def pages_left(self) -> float:
+        """How many pages seem to be left that other lanes could take over; 0.0: not known yet."""
+        span = self._page_span()
+        return (self._near - self._claim_far) / span if span else 0.0
+
+    def split(self, lanes: int, worth: int) -> "list[Walk]":
         """Keep a stretch of some pages, by the density seen so far, and give away what is beyond
-        it, if that seems to be worth it."""
+        it in as many shares as there are lanes for: fewer, if less than half of `worth` pages
+        would be left for each."""
+        pages_left = self.pages_left()
+        shares = min(lanes, int(2 * pages_left / worth) - 1, self._near - self._claim_far - 1)
+        if shares < 1:
+            return []
+        span = self._page_span()
+        stretch = max(1, int(min(_PAGES_KEPT, pages_left / (shares + 1)) * span))
+        beyond = max(1, int(_PAGES_BEYOND * span))
+        ends = [self._near - stretch * number for number in range(1, shares + 1)]
+        given = [self._share(near - 1, far, beyond) for near, far in pairwise(ends)]
+        given.append(self._share(ends[-1] - 1, self._claim_far, self.reach))
+        self._claim_far = ends[0]
+        self.claim = self._axis.window(ends[0], self._axis.ends(self.claim)[1])
+        self._far = self._axis.position(self._bounded(ends[0] - beyond))
+        return given
+
+    def _share(self, near: int, far: int, reach: int) -> "Walk":
+        return Walk(self._axis.window(far, near), self.order, self.limit, self.seen, reach=reach)
+
+    def _page_span(self) -> float:
+        """The positions that a page takes, as far as is seen; 0.0: nothing that could be shared."""
         walked = 0 if self._walked_from is None else self._walked_from - self._near
         if self.refinement or walked <= 0 or self._phase is not _Phase.WALK:
-            return None
-        positions_a_page = walked * self.seen.largest / self._walked_events
-        pages_left = (self._near - self._claim_far) / positions_a_page
-        if pages_left < _PAGES_WORTH_SPLITTING:
-            return None
-        kept = int(min(_PAGES_KEPT, pages_left / 2) * positions_a_page)
-        far = self._near - kept
-        given = self._axis.window(self._claim_far, far - 1)
-        self._claim_far = far
-        self.claim = self._axis.window(far, self._axis.ends(self.claim)[1])
-        beyond = max(1, int(_PAGES_BEYOND * positions_a_page))
-        self._far = self._axis.position(self._bounded(far - beyond))
-        return Walk(given, self.order, self.limit, self.seen)
+            return 0.0
+        return walked * self.seen.largest / self._walked_events
 
     def _judge_walk(self, facts: PageFacts, inside: list[SignedEvent]) -> Step:
         at_near = [event for event in inside if self._position(event) == self._near]

@@ -1,7 +1,9 @@
 """How often one relay is asked."""
 
+import pytest
+
 from sync.pace import LONGEST_INTERVAL, SHORTEST_INTERVAL, Pace
-from sync.relay_model import LANES, RelayModel
+from sync.relay_model import FAR_LANES, LANES, RelayModel
 
 
 def test_a_relay_that_never_complained_is_asked_at_once() -> None:
@@ -51,3 +53,12 @@ def test_a_relay_that_was_overloaded_once_gets_its_lanes_back_by_and_by() -> Non
     learnt = RelayModel(lanes=1)
     doubts = [learnt := learnt.doubted() for _ in range(3)]
     assert [model.lanes for model in doubts] == [2, LANES, LANES]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "opening", "lanes"), [(LANES, 40, LANES), (LANES, 600, FAR_LANES), (1, 600, 1)]
+)
+def test_a_far_relay_that_never_complained_gets_more_lanes(
+    learnt: int, opening: int, lanes: int
+) -> None:
+    assert RelayModel(lanes=learnt).lanes_at(opening) == lanes

@@ -408,6 +408,27 @@ def test_no_other_end_of_a_page_is_judged(kind: EndKind) -> None:
         walk.judge(PageFacts(PageEnd(kind), (), 0))
 
 
+@pytest.mark.parametrize("order", [Order.NEWEST_FIRST, Order.OLDEST_FIRST])
+@pytest.mark.parametrize(
+    ("lanes", "worth", "shares"), [(3, 16, 3), (7, 16, 4), (7, 8, 7), (0, 8, 0)]
+)
+def test_lanes_get_shares_that_adjoin_and_leave_nothing_out(
+    order: Order, lanes: int, worth: int, shares: int
+) -> None:
+    events = [make_event(START + n, n) for n in range(4_200)]
+    relay = SimulatedRelay(events, random.Random(0), cap=100, order=order)
+    target = Window(START, START + 4_199)
+    walk = Walk(target, order, 500, Observations())
+    assert walk.split(3, 16) == []  # nothing is known of the density yet
+    step = walk.judge(relay.answer(walk.request(RelayModel(order=order))))
+    given = walk.split(lanes, worth)
+    assert len(given) == shares
+    rest = walk.remaining()
+    assert rest is not None
+    assert merge([*step.proven, rest, *(share.claim for share in given)]) == [target]
+    assert sum(w.seconds for w in (*step.proven, rest, *(s.claim for s in given))) == 4_200
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_splitting_a_walk_between_lanes_loses_nothing(seed: int) -> None:
     rng = random.Random(seed)
@@ -423,9 +444,9 @@ def test_splitting_a_walk_between_lanes_loses_nothing(seed: int) -> None:
         plan = rng.choice(plans)
         request = plan.request(model)
         # The split may come while the page is on its way.
-        if len(plans) < 4 and (half := plan.split()):
-            plans.append(half)
-            split += 1
+        given = plan.split(rng.randint(0, 4 - len(plans)), rng.choice([8, 16]))
+        plans += given
+        split += len(given)
         facts = relay.answer(request)
         archived.update(facts.ids())
         step = plan.judge(facts)

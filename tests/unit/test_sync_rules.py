@@ -98,7 +98,7 @@ def test_a_page_is_too_large_only_with_all_the_room_there_is() -> None:
 
 
 async def test_room_is_shared_out_or_taken_whole_in_the_order_of_asking() -> None:
-    room, taken, done = Room(100, shares=4), list[str](), asyncio.Event()
+    room, taken, done = Room(100, places=4, share=25), list[str](), asyncio.Event()
 
     async def page(name: str, alone: bool) -> None:
         async with room.take(alone=alone) as room_bytes:
@@ -118,7 +118,7 @@ async def test_room_is_shared_out_or_taken_whole_in_the_order_of_asking() -> Non
 
 
 async def test_who_leaves_while_waiting_for_room_takes_none() -> None:
-    room = Room(100, shares=2)
+    room = Room(100, places=2, share=50)
 
     async def wait_for_all() -> None:
         async with room.take(alone=True):
