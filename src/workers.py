@@ -14,7 +14,7 @@ import multiprocessing
 import multiprocessing.process
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Generic
+from typing import Any, Generic
 
 from constants import SHUTDOWN_GRACE_SECONDS
 from errors import WorkerDied
@@ -153,15 +153,15 @@ class WorkerPool(Generic[T, R]):
             worker.pipe.close()
 
     async def _free_worker(self) -> _Worker[R]:
-        def free() -> list[_Worker[R]]:
-            return [w for w in self._workers if w.ready and len(w.pending) < self._concurrency]
-
         async with self._changed:
-            while not (candidates := free()):
+            while True:
                 if self._open_error is not None and not any(w.ready for w in self._workers):
                     raise self._open_error
+                # One that is about to be ready counts: or the first would get all of few tasks.
+                idlest = min(self._workers, key=_load, default=None)
+                if idlest and idlest.ready and len(idlest.pending) < self._concurrency:
+                    return idlest
                 await self._changed.wait()
-            return min(candidates, key=lambda worker: len(worker.pending))
 
     def _spawn(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -241,6 +241,10 @@ class WorkerPool(Generic[T, R]):
         # A worker that is gone is noticed, and its tasks failed, where its pipe is read.
         with contextlib.suppress(OSError):
             worker.pipe.send(order)
+
+
+def _load(worker: _Worker[Any]) -> tuple[int, bool]:
+    return len(worker.pending), not worker.ready
 
 
 def _retrieve(future: "asyncio.Future[R]") -> None:

@@ -24,6 +24,12 @@ async def test_tasks_are_spread_over_all_processes() -> None:
         assert os.getpid() not in {pid for pid, _ in answers}
 
 
+async def test_few_tasks_do_not_all_go_to_the_process_that_is_ready_first() -> None:
+    async with pool() as workers:
+        answers = await asyncio.gather(*(workers.run("sleep:0.2") for _ in range(2)))
+        assert len({pid for pid, _ in answers}) == 2
+
+
 async def test_errors_come_home_whole() -> None:
     async with pool(1) as workers:
         with pytest.raises(ConnectFailed, match="nobody there") as refused:
