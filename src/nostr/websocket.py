@@ -58,6 +58,7 @@ class RelayConnection:
         self._inbox = Inbox()
         self._end: PageEnd | None = None
         self._pongs: dict[bytes, asyncio.Event] = {}
+        self._ended = self._settled = 0  # pages; how many of them before a round trip
         self._background: set[asyncio.Task[bool]] = set()
         self._reader = asyncio.create_task(self._read(), name=f"read {url.url}")
 
@@ -116,11 +117,13 @@ class RelayConnection:
             if not await self._send(messages.encode_req(name, flt), idle_timeout):
                 collector.end(self._end or PageEnd(EndKind.TIMEOUT, text="REQ could not be sent"))
             page = await collector.page()
+            self._ended += 1
             is_open = page.end.kind is not EndKind.CLOSED
             if page.end.kind is EndKind.EOSE and len(page.events) < settle_below:
                 still_there = await self.round_trip()
                 page = _settled(page, self._inbox.take_late(name), still_there)
         except asyncio.CancelledError:
+            self._ended += 1
             self._send_soon(messages.encode_close(name))
             raise
         finally:
@@ -256,9 +259,15 @@ class RelayConnection:
         """The events that came after the EOSE of their page and are in no page's `late`."""
         return self._inbox.take_late()
 
+    async def settle(self) -> None:
+        """Waits until what the relay sent right after its pages has come."""
+        if self._settled < self._ended:
+            await self.round_trip()
+
     async def round_trip(self) -> bool:
         """Waits for the answer to a ping: what was sent before it has come by then. False if the
         connection broke meanwhile."""
+        ended = self._ended
         payload = str(next(self._names)).encode()
         pong = self._pongs[payload] = asyncio.Event()
         try:
@@ -271,6 +280,7 @@ class RelayConnection:
             return False
         finally:
             del self._pongs[payload]
+        self._settled = max(self._settled, ended)
         return not self.closed
 
     def _send_soon(self, message: bytes) -> None:

@@ -19,7 +19,7 @@ from nostr.urls import RelayUrl
 from sync.limits import LONGEST_MESSAGE
 from sync.pace import Pace
 from sync.page_check import CheckedPage, PageChecker
-from sync.relay_model import FAR_LANES, LANES, RelayModel
+from sync.relay_model import LANES, MOST_LANES, RelayModel
 from sync.response import Action, Response, end_of_negotiation, respond, storable
 from sync.room import Room
 
@@ -28,8 +28,8 @@ _PAGE_IDLE_TIMEOUTS = 15
 _NEG_MSG_BYTES = 100  # of a NEG-MSG besides its payload
 # Halving all of time twice over; a relay that still hangs up then is left.
 _MOST_NARROWINGS = 64
-# Of a relay's pages in memory: one alone, or those of LANES requests, of which far relays have
-# twice as many. A window that brings more on one page is asked for in halves.
+# Of a relay's pages in memory: one alone, or those of LANES requests; far relays have more of them.
+# A window that brings more on one page is asked for in halves.
 ROOM_BYTES = 8 * 1024 * 1024
 _AFTER_EOSE = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
 
@@ -53,7 +53,7 @@ class SessionSettings:
 
     page_limit: int = 500
     idle_timeout: float = 20.0
-    lanes: int = FAR_LANES
+    lanes: int = MOST_LANES
     longest_message: int = LONGEST_MESSAGE
     budget_seconds: float = 3_600.0
     reverify_seconds: int = 0
@@ -271,7 +271,7 @@ class Asker:
     async def settle(self, keep: Keep) -> None:
         """Wait for what the relay may still send for pages that have ended, and keep it."""
         if self._connection is not None:
-            await self._connection.round_trip()
+            await self._connection.settle()
             await self._keep_late(self._connection.take_late(), keep)
 
     async def _keep_late(self, late: tuple[object, ...], keep: Keep) -> None:

@@ -16,11 +16,11 @@ from sync.pace import LONGEST_INTERVAL, SHORTEST_INTERVAL
 # No relay is known to cap pages below this; real ones start at 20.
 SMALLEST_PLAUSIBLE_CAP = 20
 # REQs in flight on one connection, unless a relay is known to bear fewer. A far relay gets more:
-# it spends most of the time of each on the way.
+# one for so many milliseconds that opening the connection took, since each of them spends that
+# long on the way. It is asked no more often a second than a near one.
 LANES = 4
-FAR_LANES = 8
-# Opening a connection takes a few round trips. It takes so many milliseconds to far relays.
-_FAR_MILLISECONDS = 250
+MOST_LANES = 16
+_MILLISECONDS_A_LANE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class RelayModel:
     @property
     def most_lanes(self) -> int:
         """REQs in flight if it turns out to be far."""
-        return FAR_LANES if self.lanes >= LANES else self.lanes
+        return MOST_LANES if self.lanes >= LANES else self.lanes
 
     def lanes_at(self, opening: int) -> int:
         """REQs in flight, where opening the connection took so many milliseconds."""
-        return self.most_lanes if opening >= _FAR_MILLISECONDS else self.lanes
+        return min(max(self.lanes, opening // _MILLISECONDS_A_LANE), self.most_lanes)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,7 +17,7 @@ from sync.asker import SessionSettings
 from sync.group_commit import GroupCommit
 from sync.limits import RelayLimits
 from sync.page_check import PageChecker
-from sync.relay_model import FAR_LANES, RelayModel
+from sync.relay_model import MOST_LANES, RelayModel
 from sync.session import RelaySession, SessionReport
 from sync.windows import Window
 
@@ -63,7 +63,7 @@ def session_settings(
     return SessionSettings(
         page_limit=limits.page_limit(config.batch_size),
         idle_timeout=config.request_timeout * slowness,
-        lanes=limits.lanes(FAR_LANES),
+        lanes=limits.lanes(MOST_LANES),
         longest_message=limits.longest_message,
         reverify_seconds=config.reverify_seconds,
         secret_key=config.keypair.secret_key if config.keypair else None,

@@ -152,11 +152,35 @@ async def test_events_after_the_eose_of_a_page_that_had_some_are_kept():
             assert (len(small.events), len(small.late)) == (8, 7)
             assert connection.take_late() == ()
             large = await read(connection, settle_below=8)
-            await connection.round_trip()
+            await connection.settle()
             late = connection.take_late()
             assert (len(large.events), len(large.late), len(late)) == (8, 0, 7)
             assert connection.take_late() == ()
     assert {event.id for event in (*large.events, *late)} == {event["id"] for event in events}
+
+
+async def test_a_connection_whose_pages_have_settled_waits_no_more(monkeypatch):
+    pings = []
+    ping = RelayConnection.round_trip
+
+    async def round_trip(connection):
+        pings.append(connection)
+        return await ping(connection)
+
+    monkeypatch.setattr(RelayConnection, "round_trip", round_trip)
+    async with (
+        ScriptedRelay(make_events(3)) as relay,
+        await relay.dialer().connect(relay.url) as connection,
+    ):
+        await connection.settle()
+        assert not pings
+        await read(connection, settle_below=9)
+        await connection.settle()
+        assert len(pings) == 1
+        await read(connection, settle_below=1)
+        await connection.settle()
+        await connection.settle()
+        assert len(pings) == 2
 
 
 async def test_garbage_is_counted_and_harmless():

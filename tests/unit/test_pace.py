@@ -3,7 +3,7 @@
 import pytest
 
 from sync.pace import LONGEST_INTERVAL, SHORTEST_INTERVAL, Pace
-from sync.relay_model import FAR_LANES, LANES, RelayModel
+from sync.relay_model import LANES, MOST_LANES, RelayModel
 
 
 def test_a_relay_that_never_complained_is_asked_at_once() -> None:
@@ -56,7 +56,8 @@ def test_a_relay_that_was_overloaded_once_gets_its_lanes_back_by_and_by() -> Non
 
 
 @pytest.mark.parametrize(
-    ("learnt", "opening", "lanes"), [(LANES, 40, LANES), (LANES, 600, FAR_LANES), (1, 600, 1)]
+    ("learnt", "opening", "lanes"),
+    [(LANES, 40, LANES), (LANES, 200, 10), (LANES, 600, MOST_LANES), (1, 600, 1)],
 )
 def test_a_far_relay_that_never_complained_gets_more_lanes(
     learnt: int, opening: int, lanes: int
