@@ -101,6 +101,7 @@ class Asker:
         # connection. So they do while pages are larger than a lane's share of the room.
         self._take_turns = False
         self._large_pages = False
+        self._checking = asyncio.Lock()
         self._pace = Pace(model.interval)
         self.given_up: SyncAbandoned | None = None
         self._gave_up = asyncio.Event()
@@ -169,7 +170,7 @@ class Asker:
             async with self._room.take(alone=alone) as max_bytes:
                 connection, page = await self._next_page(flt, keep, settle_below, max_bytes)
                 response = self._respond(page.end, tries, connection, max_bytes)
-                checked = await self._checker.check(page, flt)
+                checked = await self._check(page, flt)
                 if alone:
                     self._large_pages = page.received_bytes > self._room.share
                 if response.action is Action.TAKE and (checked.facts.events or not page.late):
@@ -213,7 +214,7 @@ class Asker:
         self._heed(page.end, sent_at)
         await self._keep_late((*page.late, *connection.take_late()), keep)
         if self.given_up is not None:
-            await keep(await self._checker.check(page, flt))
+            await keep(await self._check(page, flt))
             raise copy(self.given_up)
         return connection, page
 
@@ -274,11 +275,16 @@ class Asker:
             await self._connection.settle()
             await self._keep_late(self._connection.take_late(), keep)
 
+    async def _check(self, page: Page, flt: Mapping[str, Any]) -> CheckedPage:
+        # One after the other: so the next request of the first one is on its way meanwhile.
+        async with self._checking:
+            return await self._checker.check(page, flt)
+
     async def _keep_late(self, late: tuple[object, ...], keep: Keep) -> None:
         late, self._left_over = (*self._left_over, *late), ()
         if late:
             self.strays = True
-            checked = await self._checker.check(Page(_AFTER_EOSE, late, 0, 0), {})
+            checked = await self._check(Page(_AFTER_EOSE, late, 0, 0), {})
             await keep(replace(checked, refused={**checked.refused, "after-eose": len(late)}))
 
     async def sign_in(self, connection: RelayConnection) -> None:
