@@ -138,6 +138,13 @@ class Observations:
         first. Refined ones may be compared with larger ones later."""
         return sys.maxsize if self.unsteady or self.plain is not None else self.whole_below
 
+    def settle_unless_ordered(self, order: Order, anchors: int) -> int:
+        """Pages of fewer events are to settle, where a page of more than its `anchors` proves by
+        the order in which it comes."""
+        if self.unsteady or self.order is not order:
+            return self.settle_below
+        return min(self.settle_below, anchors + 1)
+
     @property
     def may_be_cut_from(self) -> int:
         """Pages of so many events are not whole for sure, however large others are."""

@@ -114,6 +114,7 @@ class Walk:
     _last_received: int = field(default=0, init=False)
     _page_limit: int = field(init=False)
     _shifted: bool = field(default=False, init=False)
+    _size_matters: bool = field(default=False, init=False)
     _walked: bool = field(default=False, init=False)
     _walked_events: int = field(default=0, init=False)
     _walked_from: int | None = field(default=None, init=False)
@@ -169,6 +170,9 @@ class Walk:
     @property
     def settle_below(self) -> int:
         """Pages of fewer events are to settle."""
+        by_order = self._anchors and self._phase is _Phase.WALK and not self.refinement
+        if by_order and not self._size_matters:
+            return self.seen.settle_unless_ordered(self.order, len(self._anchors))
         return self.seen.settle_below
 
     def pages_left(self) -> float:
@@ -192,6 +196,7 @@ class Walk:
         given.append(self._share(ends[-1] - 1, self._claim_far, self.reach))
         self._claim_far = ends[0]
         self.claim = self._axis.window(ends[0], self._axis.ends(self.claim)[1])
+        self.reach = beyond
         self._far = self._axis.position(self._bounded(ends[0] - beyond))
         return given
 
@@ -260,6 +265,7 @@ class Walk:
     ) -> Step:
         proven = self._prove(reached + 1, self._near)
         self._near = reached
+        self._size_matters = False
         self._anchors = frozenset(e.id for e in inside if self._position(e) == reached)
         # A page that our own small limit cut says nothing about the relay's cap.
         self._last_received = facts.received if self._page_limit == self.limit else 0
@@ -269,6 +275,10 @@ class Walk:
     def _stuck(self, facts: PageFacts, at_near: list[SignedEvent], learnt: bool | None) -> Step:
         if self._page_limit < self.limit:
             self._page_limit = min(self.limit, 2 * self._page_limit)
+            return Step(Verdict.CONTINUE, near_exclusive=learnt)
+        # Refused events came along with the anchors: the page was not given time to settle.
+        self._size_matters = self.settle_below <= facts.received < self.seen.settle_below
+        if self._size_matters:
             return Step(Verdict.CONTINUE, near_exclusive=learnt)
         if self._near == self._far:
             return self._settle(facts, at_near, ())

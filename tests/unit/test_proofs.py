@@ -78,6 +78,11 @@ class SimulatedRelay:
         return PageFacts(PageEnd(EndKind.EOSE, hint=hint), usable, len(page), refused_at)
 
 
+def settled_as_asked(plan: Walk | Bisection | Alone, facts: PageFacts) -> PageFacts:
+    """The page as it is known to the plan, which waits only for small ones to settle."""
+    return replace(facts, settled=facts.received < plan.settle_below)
+
+
 @dataclass
 class Outcome:
     archived: set[str]
@@ -109,7 +114,7 @@ class Driver:
 
     def drive(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
         while True:
-            facts = self.relay.answer(plan.request(self.model))
+            facts = settled_as_asked(plan, self.relay.answer(plan.request(self.model)))
             assert self.relay.requests < 50_000, "the plan does not end"
             self.outcome.archived.update(event.id for event in facts.events)
             step = plan.judge(facts)
@@ -429,6 +434,25 @@ def test_lanes_get_shares_that_adjoin_and_leave_nothing_out(
     assert sum(w.seconds for w in (*step.proven, rest, *(s.claim for s in given))) == 4_200
 
 
+def test_a_share_of_a_walk_that_was_split_before_ends_at_an_event_beyond_it() -> None:
+    events = [make_event(START + n, n) for n in range(6_000)]
+    relay = SimulatedRelay(events, random.Random(0), cap=100)
+    walk = Walk(Window(START, START + 5_999), Order.NEWEST_FIRST, 500, Observations())
+    model = RelayModel()
+    walk.judge(relay.answer(walk.request(model)))
+    assert walk.split(1, 8)
+    walk.judge(relay.answer(walk.request(model)))
+    (share,) = walk.split(1, 8)
+    relay.log.clear()
+    verdict = Verdict.CONTINUE
+    while verdict is Verdict.CONTINUE:
+        verdict = share.judge(relay.answer(share.request(model))).verdict
+    sizes = [size for _, size in relay.log]
+    assert verdict is Verdict.DONE
+    assert len(sizes) == share.claim.seconds // 100 + 1
+    assert min(sizes) > 1
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_splitting_a_walk_between_lanes_loses_nothing(seed: int) -> None:
     rng = random.Random(seed)
@@ -447,7 +471,7 @@ def test_splitting_a_walk_between_lanes_loses_nothing(seed: int) -> None:
         given = plan.split(rng.randint(0, 4 - len(plans)), rng.choice([8, 16]))
         plans += given
         split += len(given)
-        facts = relay.answer(request)
+        facts = settled_as_asked(plan, relay.answer(request))
         archived.update(facts.ids())
         step = plan.judge(facts)
         if step.near_exclusive is not None:

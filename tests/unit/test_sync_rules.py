@@ -248,3 +248,15 @@ def test_refined_pages_are_to_settle_and_all_once_events_came_after_eose() -> No
     assert Observations(plain=plain).settle_below > 10**6
     plain.unsteady = True
     assert plain.settle_below > 10**6
+
+
+def test_a_page_that_proves_by_order_need_not_settle_unless_events_came_after_eose() -> None:
+    seen = Observations(largest=500)
+    newest_first = Order.NEWEST_FIRST
+    assert seen.settle_unless_ordered(newest_first, 1) == 500  # no order was shown yet
+    seen.order = newest_first
+    assert seen.settle_unless_ordered(newest_first, 1) == 2
+    assert seen.settle_unless_ordered(newest_first, 900) == 500
+    assert seen.settle_unless_ordered(Order.OLDEST_FIRST, 1) == 500
+    seen.unsteady = True
+    assert seen.settle_unless_ordered(newest_first, 1) > 10**6
