@@ -151,12 +151,13 @@ class Asker:
 
     async def ask(
         self, flt: Mapping[str, Any], keep: Keep, *, settle_below: int = 1
-    ) -> CheckedPage | None:
-        """The relay's answer to a filter, or None if the filter's window must be narrowed.
+    ) -> CheckedPage:
+        """The relay's answer to a filter; or a page that is no answer, if the relay has more for
+        this filter than a page may hold, or something that it cannot show us.
 
         Args:
             flt: the filter of the REQ.
-            keep: called with every page that is no answer: its events are worth keeping.
+            keep: called with the pages before: their events are worth keeping.
             settle_below: a page of fewer events is given one more round trip.
 
         Raises:
@@ -176,13 +177,13 @@ class Asker:
                 if response.action is Action.TAKE and (checked.facts.events or not page.late):
                     self._answered = True
                     return checked
+                if response.action is Action.NARROW:
+                    self._narrowings += page.end.kind is EndKind.DISCONNECTED
+                    return checked
                 await keep(checked)
             match response.action:
                 case Action.TAKE:
                     raise SyncAbandoned("contradiction", "valid events came only after EOSE")
-                case Action.NARROW:
-                    self._narrowings += page.end.kind is EndKind.DISCONNECTED
-                    return None
                 case Action.GIVE_UP:
                     raise SyncAbandoned(response.outcome, storable(page.end.text))
                 case Action.AUTHENTICATE:

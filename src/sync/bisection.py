@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict
 from sync.relay_model import Observations, RelayModel
@@ -71,7 +70,7 @@ class Bisection:
 
     def judge(self, facts: PageFacts) -> Step:
         """What the page that answered `request` proves. It must have ended in EOSE."""
-        if facts.end.kind is not EndKind.EOSE:
+        if not facts.is_answer:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
         self.seen.saw(facts.received)
         window = self._asking()

@@ -52,13 +52,13 @@ async def fetch_by_id(
     while batches:
         batch = batches.popleft()
         page = await asker.ask({"ids": batch, "limit": len(batch)}, writer.add)
-        if page is None:  # more came than a page may hold
+        await writer.add(page)
+        if not page.facts.is_answer:  # more came than a page may hold
             if len(batch) == 1:
                 fetched.withheld.update(batch)
             else:
                 batches += (batch[: len(batch) // 2], batch[len(batch) // 2 :])
             continue
-        await writer.add(page)
         came = {event.id: event.created_at for event in page.facts.events}
         fetched.created_at |= came
         fetched.outside += sum(not selects(event) for event in page.facts.events)

@@ -9,7 +9,7 @@ from errors import SyncAbandoned
 from sync.alone import Alone
 from sync.asker import Asker
 from sync.claims import Claims
-from sync.facts import Request, Saturated
+from sync.facts import PageFacts, Request, Saturated
 from sync.ledger import Gap
 from sync.partition import Part, partition, together
 from sync.reconcile import Reconciler
@@ -76,7 +76,7 @@ class CrowdedSeconds:
         if not proven and not part:
             proven = await self._by_set(second, saturated)
         if not proven and not part:
-            claims.gap(Gap(second, "saturated", f"{len(saturated.events)} events a page"))
+            claims.gap(_gap(second, saturated.page))
         return proven
 
     async def _by_parts(
@@ -109,8 +109,9 @@ class CrowdedSeconds:
             self._writer.add,
             settle_below=plan.settle_below,
         )
-        if page is None:
-            return saturated
+        if not page.facts.is_answer:
+            await self._writer.add(page)
+            return Saturated(second.since, page.facts.events, page.facts)
         step = plan.judge(page.facts)
         await self._writer.add(page)
         return None if step.proven else step.saturated or saturated
@@ -126,9 +127,9 @@ class CrowdedSeconds:
             request = Request(Window(0, int(time.time())), self._page_limit, wide)
             with self._refusing_a_form():
                 page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
-                if page is not None:
+                if page.facts.is_answer:
                     seen.saw(page.facts.received)
-                    await self._writer.add(page)
+                await self._writer.add(page)
         return seen.too_small_to_be_cut(saturated.page.size)
 
     async def _by_set(self, second: Window, saturated: Saturated) -> bool:
@@ -146,3 +147,9 @@ class CrowdedSeconds:
         except SyncAbandoned as error:
             if error.outcome not in _REFUSALS_OF_A_FORM or self._asker.given_up is not None:
                 raise
+
+
+def _gap(second: Window, page: PageFacts) -> Gap:
+    if page.is_answer:
+        return Gap(second, "saturated", f"{page.received} events a page")
+    return Gap(second, "overflow", f"no end after {page.received} events")

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from errors import SyncAbandoned
+from nostr.connection import EndKind
 from sync.alone import Alone
 from sync.asker import Asker
 from sync.bisection import Bisection
 from sync.claims import Claims, Collected
 from sync.crowded import CrowdedSeconds
-from sync.facts import Order, Verdict
+from sync.facts import Order, PageFacts, Saturated, Verdict
 from sync.ledger import Gap
 from sync.partition import Part
 from sync.reconcile import Reconciler
@@ -177,8 +178,9 @@ class Driver:
             page = await self._asker.ask(
                 request.to_filter(self._flt), self._writer.add, settle_below=plan.settle_below
             )
-            if page is None:
-                self._narrow(plan, claims, "overflow", f"no end with limit {request.limit}")
+            if not page.facts.is_answer:
+                await self._writer.add(page)
+                await self._narrow_overflow(plan, claims, page.facts)
                 return
             if plan.order not in {Order.NONE, self._model.order}:
                 # Another lane has learnt that the order is not what this plan relies on.
@@ -204,7 +206,7 @@ class Driver:
             if step.verdict is Verdict.DONE:
                 return
             if step.verdict is Verdict.NARROW:
-                self._narrow(plan, claims, "refused-events", f"{page.facts.received} in a row")
+                self._narrow_refused(plan, claims, page.facts)
                 return
             if plan.refinement and step.verdict in {Verdict.TURN, Verdict.UNORDERED}:
                 # That says nothing of plain pages, and events sent unasked come from afar here.
@@ -254,19 +256,35 @@ class Driver:
         await self._drive(plan, collected)
         return any(window.contains(second) for window in collected.windows)
 
-    def _narrow(self, plan: Plan, claims: Claims, reason: str, detail: str) -> None:
-        """Go on with the halves of a window that one page cannot show."""
+    async def _narrow_overflow(self, plan: Plan, claims: Claims, page: PageFacts) -> None:
+        """Go on after a page that had no end, with the halves of its window or the parts of its
+        second."""
         rest = plan.remaining()
-        if rest is None or plan.refinement:
+        if rest is None or self._narrow_to_halves(rest, plan):
             return
-        if rest.seconds > 1:
-            self._queue.extend(self._plan(half) for half in rest.halves())
-        elif (
-            reason == "refused-events" and type(plan) is not Alone and not self._model.is_exclusive
-        ):
+        if plan.refinement and (page.end.kind is not EndKind.OVERFLOW or page.has_others):
+            return  # this relay does not send what a finer request would choose
+        events = tuple(event for event in page.events if event.created_at == rest.since)
+        overflown = Saturated(rest.since, events, page)
+        if await self._crowded.prove(overflown, plan.refinement, claims):
+            claims.prove(rest)
+
+    def _narrow_refused(self, plan: Plan, claims: Claims, page: PageFacts) -> None:
+        """Go on after a page of refused events, with the halves of its window or its second
+        alone: its neighbours' events may have come."""
+        rest = plan.remaining()
+        if rest is None or plan.refinement or self._narrow_to_halves(rest, plan):
+            return
+        if type(plan) is not Alone and not self._model.is_exclusive:
             self._queue.append(Alone(rest, self._model.order, self._page_limit, self._seen.plain))
         else:
-            claims.gap(Gap(rest, reason, detail))
+            claims.gap(Gap(rest, "refused-events", f"{page.received} in a row"))
+
+    def _narrow_to_halves(self, rest: Window, plan: Plan) -> bool:
+        """Whether this could be done: not in one second."""
+        if rest.seconds > 1 and not plan.refinement:
+            self._queue.extend(self._plan(half) for half in rest.halves())
+        return rest.seconds > 1
 
 
 def _pages_left(plan: Plan) -> float:

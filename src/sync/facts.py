@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
-from nostr.connection import PageEnd
+from nostr.connection import EndKind, PageEnd
 from nostr.events import SignedEvent
 from sync.windows import Window
 
@@ -52,10 +52,20 @@ class PageFacts:
     settled: bool = True
 
     @property
+    def is_answer(self) -> bool:
+        """Whether the relay ended it itself, with EOSE."""
+        return self.end.kind is EndKind.EOSE
+
+    @property
     def size(self) -> int:
         """What may be compared with the sizes at which the relay cuts pages: `received`, or more
         than any page holds while the rest of this one may be on its way."""
         return self.received if self.settled else sys.maxsize
+
+    @property
+    def has_others(self) -> bool:
+        """Whether something came that was not asked for, is not valid, or came before."""
+        return len(self.events) < self.received
 
     def shows(self, second: int) -> bool:
         """Whether something came of this second, valid or not."""

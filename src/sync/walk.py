@@ -27,7 +27,6 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import Any
 
-from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, order_of
 from sync.relay_model import Observations, RelayModel
@@ -140,7 +139,7 @@ class Walk:
 
     def judge(self, facts: PageFacts) -> Step:
         """What the page that answered `request` proves. It must have ended in EOSE."""
-        if facts.end.kind is not EndKind.EOSE:
+        if not facts.is_answer:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
         if self._page_limit == self.limit:
             self.seen.saw(facts.received)
