@@ -38,6 +38,10 @@ class Alone:
         """The second."""
         return self.claim
 
+    def ask_for_less(self, _page: PageFacts) -> bool:
+        """A second needs whole pages: its parts are smaller."""
+        return False
+
     def pages_left(self) -> float:
         """A second is not shared between lanes."""
         return 0.0

@@ -29,8 +29,9 @@ _NEG_MSG_BYTES = 100  # of a NEG-MSG besides its payload
 # Halving all of time twice over; a relay that still hangs up then is left.
 _MOST_NARROWINGS = 64
 # Of a relay's pages in memory: one alone, or those of LANES requests; far relays have more of them.
-# A window that brings more on one page is asked for in halves.
-ROOM_BYTES = 8 * 1024 * 1024
+# A window that brings more on one page is asked for with a lower limit, or in halves. Holds any
+# single message that is taken.
+ROOM_BYTES = 4 * 1024 * 1024
 _AFTER_EOSE = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came after EOSE")
 
 Keep = Callable[[CheckedPage], Awaitable[None]]
@@ -62,7 +63,7 @@ class SessionSettings:
     @property
     def max_page_events(self) -> int:
         """Events after which a page without an end is given up."""
-        return max(20 * self.page_limit, 10_000)
+        return max(4 * self.page_limit, 2_000)
 
 
 class Asker:

@@ -60,6 +60,10 @@ class Bisection:
         """Sizes decide: no page is believed before what may follow it has come."""
         return sys.maxsize
 
+    def ask_for_less(self, _page: PageFacts) -> bool:
+        """A bisection needs whole pages: halves are smaller."""
+        return False
+
     def pages_left(self) -> float:
         """A bisection is not shared between lanes."""
         return 0.0

@@ -19,6 +19,7 @@ from sync.claims import Claims, Collected
 from sync.crowded import CrowdedSeconds
 from sync.facts import Order, PageFacts, Saturated, Verdict
 from sync.ledger import Gap
+from sync.page_check import CheckedPage
 from sync.partition import Part
 from sync.reconcile import Reconciler
 from sync.relay_model import LANES, RelayModel, Sights
@@ -174,10 +175,7 @@ class Driver:
         """Follow a plan to its end, handing what it proves to `claims`."""
         first_page = True
         while True:
-            request = plan.request(self._model)
-            page = await self._asker.ask(
-                request.to_filter(self._flt), self._writer.add, settle_below=plan.settle_below
-            )
+            page = await self._ask(plan)
             if not page.facts.is_answer:
                 await self._writer.add(page)
                 await self._narrow_overflow(plan, claims, page.facts)
@@ -219,6 +217,15 @@ class Driver:
                 await self._reconsider(step.verdict, plan)
                 await self._drive_rest(plan, claims)
                 return
+
+    async def _ask(self, plan: Plan) -> CheckedPage:
+        """The plan's next page, with a lower limit if it takes too much room."""
+        while True:
+            request = plan.request(self._model).to_filter(self._flt)
+            page = await self._asker.ask(request, self._writer.add, settle_below=plan.settle_below)
+            if page.facts.is_answer or not plan.ask_for_less(page.facts):
+                return page
+            await self._writer.add(page)
 
     async def _believe_emptiness(self, window: Window, size: int) -> None:
         """Some relays answer with nothing when they are overloaded. Events of this window that

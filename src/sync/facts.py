@@ -59,8 +59,8 @@ class PageFacts:
     @property
     def size(self) -> int:
         """What may be compared with the sizes at which the relay cuts pages: `received`, or more
-        than any page holds while the rest of this one may be on its way."""
-        return self.received if self.settled else sys.maxsize
+        than any page holds while the rest of this one may be on its way, or was not taken."""
+        return self.received if self.settled and self.is_answer else sys.maxsize
 
     @property
     def has_others(self) -> bool:

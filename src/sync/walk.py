@@ -27,6 +27,7 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import Any
 
+from nostr.connection import EndKind
 from nostr.events import SignedEvent
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, order_of
 from sync.relay_model import Observations, RelayModel
@@ -112,6 +113,7 @@ class Walk:
     _held: PageFacts | None = field(default=None, init=False)
     _last_received: int = field(default=0, init=False)
     _page_limit: int = field(init=False)
+    _most: int = field(init=False)
     _shifted: bool = field(default=False, init=False)
     _size_matters: bool = field(default=False, init=False)
     _walked: bool = field(default=False, init=False)
@@ -125,6 +127,7 @@ class Walk:
         self._near = self._axis.position(self._bounded(claim_near + self.margin))
         small = self.limit if self.expected is None else self.expected + _PEEK
         self._page_limit = min(self.limit, small)
+        self._most = self.limit
 
     def request(self, model: RelayModel) -> Request:
         """The next page to ask for."""
@@ -143,6 +146,8 @@ class Walk:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
         if self._page_limit == self.limit:
             self.seen.saw(facts.received)
+        elif facts.received >= self._page_limit:
+            facts = replace(facts, settled=False)  # we have cut it: its size says nothing
         inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
         finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
         if not facts.events and not finished and not self.seen.shows_nothing(facts.size):
@@ -174,6 +179,16 @@ class Walk:
             return self.seen.settle_unless_ordered(self.order, len(self._anchors))
         return self.seen.settle_below
 
+    def ask_for_less(self, page: PageFacts) -> bool:
+        """Whether a page that took more room than there is may be asked for with a lower limit.
+        Not if the relay ignores limits, nor with one so low that pages hardly show their order."""
+        fits = page.received // 2
+        obeys = page.end.kind is EndKind.OVERFLOW and page.received <= self._page_limit
+        if not obeys or fits < self.seen.smallest_cap or order_of(page.events) is Order.NONE:
+            return False
+        self._page_limit = self._most = fits
+        return True
+
     def pages_left(self) -> float:
         """How many pages seem to be left that other lanes could take over; 0.0: not known yet."""
         span = self._page_span()
@@ -200,7 +215,10 @@ class Walk:
         return given
 
     def _share(self, near: int, far: int, reach: int) -> "Walk":
-        return Walk(self._axis.window(far, near), self.order, self.limit, self.seen, reach=reach)
+        window = self._axis.window(far, near)
+        share = Walk(window, self.order, self.limit, self.seen, reach=reach)
+        share._page_limit = share._most = self._most
+        return share
 
     def _page_span(self) -> float:
         """The positions that a page takes, as far as is seen; 0.0: nothing that could be shared."""
@@ -268,12 +286,14 @@ class Walk:
         self._anchors = frozenset(e.id for e in inside if self._position(e) == reached)
         # A page that our own small limit cut says nothing about the relay's cap.
         self._last_received = facts.received if self._page_limit == self.limit else 0
+        if self._page_limit == self._most < self.limit:
+            self._page_limit = self._most = min(self.limit, self._most + self._most // 8 + 1)
         verdict = Verdict.DONE if reached < self._claim_far else Verdict.CONTINUE
         return Step(verdict, proven, near_exclusive=learnt)
 
     def _stuck(self, facts: PageFacts, at_near: list[SignedEvent], learnt: bool | None) -> Step:
-        if self._page_limit < self.limit:
-            self._page_limit = min(self.limit, 2 * self._page_limit)
+        if self._page_limit < self._most:
+            self._page_limit = min(self._most, 2 * self._page_limit)
             return Step(Verdict.CONTINUE, near_exclusive=learnt)
         # Refused events came along with the anchors: the page was not given time to settle.
         self._size_matters = self.settle_below <= facts.received < self.seen.settle_below

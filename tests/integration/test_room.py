@@ -59,6 +59,20 @@ async def test_huge_pages_on_several_lanes_keep_to_the_room_of_their_relay(
     assert ROOM // 2 in small_room  # small pages come beside each other
 
 
+async def test_a_relay_of_large_events_is_asked_for_fewer_at_a_time(
+    db: BigBrotr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.asker.ROOM_BYTES", 10 * ROOM)
+    large = [make_event(created_at=START + n, content="x" * 20_000) for n in range(600)]
+    async with ScriptedRelay(large, cap=500) as relay:
+        target = Window(START, START + 599)
+        report = await synchronize(db, relay.url.url, target)
+        assert report.outcome == "complete", report.detail
+        assert await archived(db, relay.url.url) == true_ids(relay.events)
+        assert report.counts["received"] < 1.5 * len(large)
+        assert {flt["limit"] for flt in relay.requests if flt["limit"] < 500}
+
+
 async def test_a_second_larger_than_a_share_is_proven_alone(
     db: BigBrotr, small_room: list[int]
 ) -> None:

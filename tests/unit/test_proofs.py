@@ -5,8 +5,9 @@ seed draws events and habits; the assertions are the promise itself (DESIGN sect
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def make_event(second: int, number: int, kind: int = 1, author: int = 0) -> Sign
 class SimulatedRelay:
     """A relay as a function. `cap` clamps silently, whatever limit is asked for; so many of its
     events, `junk`, have a wrong signature and never count. With `longest_list` it answers longer
-    lists of kinds with nothing."""
+    lists of kinds with nothing. Pages over `room` have no end for us; an event takes one, or its
+    `weights`."""
 
     events: list[SignedEvent]
     rng: random.Random
@@ -44,6 +46,8 @@ class SimulatedRelay:
     junk: int = 0
     longest_list: int = LAST_KIND + 1
     cap_by_key: Mapping[str, int] = field(default_factory=dict)
+    room: int | None = None
+    weights: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     sent: int = 0
     log: list[tuple[Request, int]] = field(default_factory=list)
@@ -70,12 +74,22 @@ class SimulatedRelay:
         caps = (cap for key, cap in self.cap_by_key.items() if key in request.refinement)
         page = found[: min([self.cap, request.limit, *caps])]
         hint = ("more" if len(page) < len(found) else "finish") if self.hints else ""
+        whole = len(page)
+        page = page[: self.fitting(page)]
         self.sent += len(page)
         self.log.append((request, len(page)))
         junk = {event.id for event in self.events[: self.junk]}
         usable = tuple(event for event in page if event.id not in junk)
         refused_at = frozenset(event.created_at for event in page if event.id in junk)
-        return PageFacts(PageEnd(EndKind.EOSE, hint=hint), usable, len(page), refused_at)
+        end = PageEnd(EndKind.EOSE, hint=hint)
+        if len(page) < whole:
+            end = PageEnd(EndKind.OVERFLOW)
+        return PageFacts(end, usable, len(page), refused_at)
+
+    def fitting(self, page: Sequence[SignedEvent]) -> int:
+        """How many of its first events there is room for."""
+        sizes = accumulate(self.weights.get(event.id, 1) for event in page)
+        return sum(self.room is None or size <= self.room for size in sizes)
 
 
 def settled_as_asked(plan: Walk | Bisection | Alone, facts: PageFacts) -> PageFacts:
@@ -117,6 +131,11 @@ class Driver:
             facts = settled_as_asked(plan, self.relay.answer(plan.request(self.model)))
             assert self.relay.requests < 50_000, "the plan does not end"
             self.outcome.archived.update(event.id for event in facts.events)
+            if not facts.is_answer:
+                if plan.ask_for_less(facts):
+                    continue
+                self.narrow_overflow(plan, facts, sink)
+                return
             step = plan.judge(facts)
             if step.near_exclusive is not None:
                 self.model = self.model.with_exclusive(plan.order, step.near_exclusive)
@@ -138,6 +157,19 @@ class Driver:
             self.outcome.proven.clear()
         if rest := plan.remaining():
             self.drive(self.plan(rest, dict(plan.refinement)), sink)
+
+    def narrow_overflow(
+        self, plan: Walk | Bisection | Alone, facts: PageFacts, sink: list[Window]
+    ) -> None:
+        rest = plan.remaining()
+        if rest is None or (plan.refinement and facts.has_others):
+            return
+        if rest.seconds == 1:
+            events = tuple(e for e in facts.events if e.created_at == rest.since)
+            self.split(Saturated(rest.since, events, facts), dict(plan.refinement), sink)
+        elif not plan.refinement:
+            for half in rest.halves():
+                self.drive(self.plan(half, {}), sink)
 
     def narrow(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
         rest = plan.remaining()
@@ -175,7 +207,9 @@ class Driver:
         seen = self.seen.of(part)
         if wide := self.widest.get(frozenset(part)):
             self.widest[frozenset(part)] = {}
-            seen.saw(self.relay.answer(Request(Window(0, 2 * START), self.limit, wide)).received)
+            page = self.relay.answer(Request(Window(0, 2 * START), self.limit, wide))
+            if page.is_answer:
+                seen.saw(page.received)
         return seen.too_small_to_be_cut(saturated.page.size)
 
 
@@ -237,6 +271,35 @@ def test_a_relay_without_order_makes_no_false_proof(seed: int) -> None:
         until_exclusive=rng.random() < 0.3,
     )
     check_soundness(relay, synchronize(relay, target))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pages_that_take_too_much_room_hide_nothing(seed: int) -> None:
+    rng = random.Random(5_000 + seed)
+    target = Window(START, START + rng.choice([0, 1, 30, 5_000, 10**6]))
+    cap = rng.choice([20, 100, 500])
+    events = draw_events(rng, target, burst=rng.choice([0, cap - 1, cap + 1]))
+    relay = SimulatedRelay(
+        events,
+        rng,
+        cap=cap,
+        order=rng.choice([Order.NEWEST_FIRST, Order.NEWEST_FIRST, Order.OLDEST_FIRST, Order.NONE]),
+        until_exclusive=rng.random() < 0.3,
+        room=rng.choice([30, 60, 400, 2_000]),
+        weights={event.id: rng.choice([1, 1, 1, 5, 30]) for event in events},
+    )
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
+    assert unproven == []
+
+
+def test_pages_that_take_too_much_room_are_fetched_with_a_lower_limit() -> None:
+    events = [make_event(START + n, n) for n in range(2_000)]
+    relay = SimulatedRelay(events, random.Random(0), room=60)
+    outcome = synchronize(relay, Window(START, START + 1_999))
+    assert outcome.proven == [Window(START, START + 1_999)]
+    assert relay.sent < 1.4 * len(events)
 
 
 @pytest.mark.parametrize("seed", range(60))
