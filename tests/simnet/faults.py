@@ -44,6 +44,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("wrong-events", "noise", make.noise(wrong_events)),
     Fault("repeats", "repeats", make.knobs(repeat=3)),
     Fault("extra-keys", "keys", make.extra_keys),
+    Fault("large-keys", "keys", make.large_keys),
     Fault("holds-junk", "junk", make.junk),
     Fault(
         "garbage-frames",

@@ -99,6 +99,15 @@ def extra_keys(draft: Draft, rng: random.Random) -> None:
     ]
 
 
+def large_keys(draft: Draft, rng: random.Random) -> None:
+    """Pages of many megabytes: more than a synchronizer takes at once."""
+    draft.knobs["cap"] = 500
+    largest = rng.choice([20_000, 80_000])
+    draft.events = [
+        {**event, "padding": "x" * rng.randint(1_000, largest)} for event in draft.events
+    ]
+
+
 def changes(what: str) -> Change:
     def apply(draft: Draft, rng: random.Random) -> None:
         draft.lower_cap(40)
