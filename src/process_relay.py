@@ -25,10 +25,10 @@ from nostr.events import SignedEvent
 from nostr.filters import filter_hash
 from nostr.urls import from_relay
 from sync import ledger
-from sync.asker import SessionSettings
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
 from sync.session import RelaySession, SessionReport
+from sync.session_settings import SessionSettings
 from sync.windows import Window
 
 _WINDOW_KEYS = ("since", "until", "limit")

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from errors import ConnectFailed, SyncAbandoned
@@ -16,12 +16,12 @@ from nostr.connection import Dialer, EndKind, Page, PageEnd, RelayConnection
 from nostr.negentropy import SMALLEST_FRAME_BYTES
 from nostr.negotiation import Negotiation
 from nostr.urls import RelayUrl
-from sync.limits import LONGEST_MESSAGE
 from sync.pace import Pace
 from sync.page_check import CheckedPage, PageChecker
-from sync.relay_model import LANES, MOST_LANES, RelayModel
+from sync.relay_model import LANES, RelayModel
 from sync.response import Action, Response, end_of_negotiation, respond, storable
 from sync.room import Room
+from sync.session_settings import SessionSettings
 
 # A page that trickles in for this many idle timeouts is not worth waiting for.
 _PAGE_IDLE_TIMEOUTS = 15
@@ -36,34 +36,6 @@ _AFTER_EOSE = PageEnd(EndKind.CLOSED, prefix="contradiction", text="events came 
 
 Keep = Callable[[CheckedPage], Awaitable[None]]
 _Tries = Counter[tuple[EndKind, str, RelayConnection | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """How a relay is asked.
-
-    Attributes:
-        page_limit: events asked for a page (`limit`).
-        idle_timeout: seconds without a message after which a page is given up.
-        lanes: requests in flight at the most.
-        longest_message: bytes of a message that the relay takes.
-        budget_seconds: a session ends after so long, to go on in the next cycle.
-        reverify_seconds: how old proofs may grow before the relay is looked at again; 0: any.
-        secret_key: hex; signs NIP-42 authentication. None: relays that want it are left.
-    """
-
-    page_limit: int = 500
-    idle_timeout: float = 20.0
-    lanes: int = MOST_LANES
-    longest_message: int = LONGEST_MESSAGE
-    budget_seconds: float = 3_600.0
-    reverify_seconds: int = 0
-    secret_key: str | None = None
-
-    @property
-    def max_page_events(self) -> int:
-        """Events after which a page without an end is given up."""
-        return max(4 * self.page_limit, 2_000)
 
 
 class Asker:

@@ -24,12 +24,13 @@ from nostr.filters import filter_hash
 from nostr.live import LiveFeed
 from nostr.urls import RelayUrl
 from sync import ledger
-from sync.asker import Asker, SessionSettings
+from sync.asker import Asker
 from sync.claims import NoClaims
 from sync.driver import Driver
 from sync.group_commit import GroupCommit
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
+from sync.session_settings import SessionSettings
 from sync.windows import Window
 from sync.writer import SessionWriter
 

@@ -14,7 +14,7 @@ from nostr.connection import Dialer
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
 from sync import ledger, verification
-from sync.asker import Asker, SessionSettings
+from sync.asker import Asker
 from sync.claims import NoClaims
 from sync.driver import Driver
 from sync.group_commit import GroupCommit
@@ -22,6 +22,7 @@ from sync.ledger import Gap
 from sync.page_check import PageChecker
 from sync.reconcile import Reconciler
 from sync.relay_model import RelayModel
+from sync.session_settings import SessionSettings
 from sync.verification import VerificationState
 from sync.windows import Window
 from sync.writer import SessionWriter

@@ -13,12 +13,12 @@ from functions import connect_bigbrotr_with_retry
 from nostr.connection import Dialer
 from nostr.transport import patience
 from nostr.urls import RelayUrl
-from sync.asker import SessionSettings
 from sync.group_commit import GroupCommit
 from sync.limits import RelayLimits
 from sync.page_check import PageChecker
 from sync.relay_model import MOST_LANES, RelayModel
 from sync.session import RelaySession, SessionReport
+from sync.session_settings import SessionSettings
 from sync.windows import Window
 
 

@@ -1,7 +1,7 @@
 """Walking a window page by page in the relay's own order, proving as it goes (pure).
 
 The rules, for a walk from the newest second down (a relay that sends the oldest first is
-walked upward by the same code: time is mirrored, see `_Axis`):
+walked upward by the same code: time is mirrored, see `Axis`):
 
 - An ordered page that reaches down to second m proves everything above m, whatever the cap
   was; m itself may have been cut, so the next request starts at m again.
@@ -29,7 +29,9 @@ from typing import Any
 
 from nostr.connection import EndKind
 from nostr.events import SignedEvent
+from sync.axis import Axis
 from sync.facts import Order, PageFacts, Request, Saturated, Step, Verdict, order_of
+from sync.page_limit import PageLimit
 from sync.relay_model import Observations, RelayModel
 from sync.windows import Window
 
@@ -40,30 +42,6 @@ _PAGES_BEYOND = 0.05
 # A refined request starts with room for the events known and so many more, enough to look
 # below the second without fetching a full page of what is archived already.
 _PEEK = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """Positions grow toward the end where the walk starts: time, or time mirrored."""
-
-    order: Order
-
-    @property
-    def sign(self) -> int:
-        return -1 if self.order is Order.OLDEST_FIRST else 1
-
-    def position(self, second: int) -> int:
-        return self.sign * second
-
-    def ends(self, window: Window) -> tuple[int, int]:
-        """The positions of a window's far and near end."""
-        a, b = self.sign * window.since, self.sign * window.until
-        return min(a, b), max(a, b)
-
-    def window(self, far: int, near: int) -> Window:
-        """The seconds between two positions, cut at the beginning of time."""
-        a, b = self.sign * far, self.sign * near
-        return Window(max(0, min(a, b)), max(0, a, b))
 
 
 class _Phase(Enum):
@@ -104,7 +82,7 @@ class Walk:
     reach: int = 1
     expected: int | None = None
     margin: int = 1
-    _axis: _Axis = field(init=False)
+    _axis: Axis = field(init=False)
     _near: int = field(init=False)
     _far: int = field(init=False)
     _claim_far: int = field(init=False)
@@ -112,8 +90,7 @@ class Walk:
     _anchors: frozenset[str] = field(default=frozenset(), init=False)
     _held: PageFacts | None = field(default=None, init=False)
     _last_received: int = field(default=0, init=False)
-    _page_limit: int = field(init=False)
-    _most: int = field(init=False)
+    _limit: PageLimit = field(init=False)
     _shifted: bool = field(default=False, init=False)
     _size_matters: bool = field(default=False, init=False)
     _walked: bool = field(default=False, init=False)
@@ -121,20 +98,19 @@ class Walk:
     _walked_from: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._axis = _Axis(self.order)
+        self._axis = Axis(self.order)
         self._claim_far, claim_near = self._axis.ends(self.claim)
         self._far = self._axis.position(self._bounded(self._claim_far - self.reach))
         self._near = self._axis.position(self._bounded(claim_near + self.margin))
         small = self.limit if self.expected is None else self.expected + _PEEK
-        self._page_limit = min(self.limit, small)
-        self._most = self.limit
+        self._limit = PageLimit(self.limit, min(self.limit, small), self.limit)
 
     def request(self, model: RelayModel) -> Request:
         """The next page to ask for."""
         near = self._asked_near()
         self._shifted = model.exclusive(self.order) is True
         window = self._axis.window(self._asked_far(), near + 1 if self._shifted else near)
-        return Request(window, self._page_limit, self.refinement)
+        return Request(window, self._limit.asked, self.refinement)
 
     def remaining(self) -> Window | None:
         """What is still to be proven of the claim."""
@@ -144,10 +120,10 @@ class Walk:
         """What the page that answered `request` proves. It must have ended in EOSE."""
         if not facts.is_answer:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
-        if self._page_limit == self.limit:
+        if self._limit.is_full:
             self.seen.saw(facts.received)
-        elif facts.received >= self._page_limit:
-            facts = replace(facts, settled=False)  # we have cut it: its size says nothing
+        elif self._limit.may_have_cut(facts.received):
+            facts = replace(facts, settled=False)  # its size says nothing
         inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
         finished = facts.end.hint == "finish" and self._phase is _Phase.WALK
         if not facts.events and not finished and not self.seen.shows_nothing(facts.size):
@@ -182,11 +158,11 @@ class Walk:
     def ask_for_less(self, page: PageFacts) -> bool:
         """Whether a page that took more room than there is may be asked for with a lower limit.
         Not if the relay ignores limits, nor with one so low that pages hardly show their order."""
-        fits = page.received // 2
-        obeys = page.end.kind is EndKind.OVERFLOW and page.received <= self._page_limit
-        if not obeys or fits < self.seen.smallest_cap or order_of(page.events) is Order.NONE:
+        obeys = page.end.kind is EndKind.OVERFLOW and page.received <= self._limit.asked
+        too_few = page.received < 2 * self.seen.smallest_cap
+        if not obeys or too_few or order_of(page.events) is Order.NONE:
             return False
-        self._page_limit = self._most = fits
+        self._limit.halve(page.received)
         return True
 
     def pages_left(self) -> float:
@@ -217,7 +193,7 @@ class Walk:
     def _share(self, near: int, far: int, reach: int) -> "Walk":
         window = self._axis.window(far, near)
         share = Walk(window, self.order, self.limit, self.seen, reach=reach)
-        share._page_limit = share._most = self._most
+        share._limit = PageLimit(self.limit, self._limit.most, self._limit.most)
         return share
 
     def _page_span(self) -> float:
@@ -285,15 +261,13 @@ class Walk:
         self._size_matters = False
         self._anchors = frozenset(e.id for e in inside if self._position(e) == reached)
         # A page that our own small limit cut says nothing about the relay's cap.
-        self._last_received = facts.received if self._page_limit == self.limit else 0
-        if self._page_limit == self._most < self.limit:
-            self._page_limit = self._most = min(self.limit, self._most + self._most // 8 + 1)
+        self._last_received = facts.received if self._limit.is_full else 0
+        self._limit.recover()
         verdict = Verdict.DONE if reached < self._claim_far else Verdict.CONTINUE
         return Step(verdict, proven, near_exclusive=learnt)
 
     def _stuck(self, facts: PageFacts, at_near: list[SignedEvent], learnt: bool | None) -> Step:
-        if self._page_limit < self._most:
-            self._page_limit = min(self._most, 2 * self._page_limit)
+        if self._limit.double():
             return Step(Verdict.CONTINUE, near_exclusive=learnt)
         # Refused events came along with the anchors: the page was not given time to settle.
         self._size_matters = self.settle_below <= facts.received < self.seen.settle_below

@@ -10,12 +10,12 @@ from event_rows import known_ids
 from nostr.connection import Dialer
 from nostr.filters import filter_hash
 from nostr.urls import RelayUrl
-from sync.asker import SessionSettings
 from sync.group_commit import GroupCommit
 from sync.live import LiveContext
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
 from sync.session import RelaySession, SessionReport
+from sync.session_settings import SessionSettings
 from sync.windows import Window, subtract
 
 

@@ -19,11 +19,12 @@ from scripted_relay import Event, ScriptedRelay, make_event, make_events
 from standalone.relay_client import publish
 from standalone.signing import Author
 from sync import ledger, reconcile
-from sync.asker import Asker, SessionSettings
+from sync.asker import Asker
 from sync.group_commit import GroupCommit
 from sync.page_check import PageChecker
 from sync.reconcile import Reconciler, Reconciliation
 from sync.relay_model import RelayModel
+from sync.session_settings import SessionSettings
 from sync.windows import Window, merge
 from sync.writer import SessionWriter
 

@@ -5,9 +5,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-# Whoever is told "rate-limited" rests for seconds; what was on its way then is no haste.
+from sync.relay_model import MOST_LANES
+
+# Whoever is told "rate-limited" rests for seconds; what was on its way then is no haste. On a busy
+# machine, a near relay is as slow to open as a far one, and gets as many lanes.
 POLITE_PAUSE_SECONDS = 2.0
-REQUESTS_ON_THEIR_WAY = 4
+REQUESTS_ON_THEIR_WAY = MOST_LANES
 # One lane after the other finds the connection gone, and opens it again.
 _CONNECTIONS = 6
 _CONNECTIONS_WITHIN_SECONDS = 1.0
