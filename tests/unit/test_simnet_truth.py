@@ -8,7 +8,7 @@ import pytest
 
 from simnet.cases import parse_case
 from simnet.events import TARGET, Event, sign
-from simnet.manners import Manners
+from simnet.manners import REQUESTS_ON_THEIR_WAY, Manners
 from simnet.networks import Plan, plan_of
 from simnet.relay import HostileRelay
 from simnet.truth import Archive, Verdict, check_economy, compare
@@ -195,7 +195,7 @@ def test_manners() -> None:
     assert len(manners.complaints()) == 4
     hasty = Manners(None)
     hasty.limited()
-    for _ in range(5):
+    for _ in range(REQUESTS_ON_THEIR_WAY + 1):
         hasty.asks({}, 1)
     assert hasty.complaints() == ["1 requests within the pause after rate-limited"]
     hasty.time_passes()
