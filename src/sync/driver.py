@@ -35,7 +35,7 @@ _LAST_PAGES_SECONDS = 2.0
 # costs half a page that is downloaded twice or is not full; a lane of a far relay that has nothing
 # to do costs more.
 _WORTH_SHARING = 16
-_WORTH_SHARING_FAR = 4
+_WORTH_SHARING_FAR = 8
 
 Plan = Walk | Bisection | Alone
 

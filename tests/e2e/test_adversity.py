@@ -309,6 +309,7 @@ async def test_the_network_to_the_relay_freezes_drops_and_refuses(
             await some_events(db, url, 400)
             wire.freeze()
             await program.says("timeout")
+            await program.says("cycle_done")  # its pause is recorded by then
             await no_false_claim(db, url, relay.events)
             await wire.cut()
             await time_passes(db)
