@@ -3,8 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from statistics import median
 
 import asyncpg
 
@@ -61,6 +64,7 @@ _SIZES = """
     WHERE t.relname IN ('events', 'events_relays')
 """
 _HAS_WALINSPECT = "SELECT true FROM pg_available_extensions WHERE name = 'pg_walinspect'"
+_WAL_END = "SELECT pg_current_wal_flush_lsn()"
 _WAL_BYTES = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), $1::pg_lsn)::bigint"
 # Whole records, page images included, by the first page that they are about.
 _WAL = r"""
@@ -70,6 +74,9 @@ _WAL = r"""
         ON c.relfilenode = (regexp_match(w.block_ref, 'rel \d+/\d+/(\d+)'))[1]::oid
     GROUP BY 1
 """
+# Each round pays for its own tags, not now and then for those of two.
+_TAKE_PENDING_IN = "SELECT gin_clean_pending_list('idx_events_tagvalues')"
+_VACUUM = "VACUUM ANALYZE events, events_relays"
 QUERIES = {
     "an author's latest 100": "SELECT * FROM events WHERE pubkey = $1 ORDER BY created_at DESC "
     "LIMIT 100",
@@ -82,99 +89,166 @@ QUERIES = {
 }
 
 
+@dataclass(slots=True)
+class _Archive:
+    """An archive, how many events it was filled with, and what the writes cost (µs an event)."""
+
+    cluster: Cluster
+    conn: asyncpg.Connection
+    db: BigBrotr
+    filled: int = 0
+    costs: list[float] = field(default_factory=list)
+
+    async def grow(self, size: int) -> None:
+        """Fill up to `size`, and some more events with the indexes in place."""
+        indexes = await self.conn.fetch(_SECONDARY)
+        for index in indexes:
+            await self.conn.execute(f"DROP INDEX {index['name']}")
+        await self._fill(size)
+        for index in indexes:
+            await self.conn.execute(index["definition"], timeout=600)
+        await self.conn.execute(_VACUUM, timeout=600)
+        await self.conn.execute("CHECKPOINT", timeout=600)
+        await self._fill(size + min(size // 5, _MOST_WARM_UP))
+        await self.conn.execute(_VACUUM, timeout=600)
+
+    async def _fill(self, last: int) -> None:
+        await self.conn.execute(_FILL, self.filled + 1, last, START, _SPAN, timeout=600)
+        await self.conn.execute(
+            _FILL_SIGHTINGS, self.filled + 1, last, _RELAY.url, START, timeout=600
+        )
+        self.filled = last
+
+    async def write(self, events: Sequence[SignedEvent]) -> float:
+        """Microseconds of PostgreSQL's CPU for a new event."""
+        server_pid = self.cluster.postgres.child.process.pid
+        before = tree_cpu(server_pid)
+        for start in range(0, len(events), _BATCH):
+            batch = events[start : start + _BATCH]
+
+            async def work(conn: asyncpg.Connection, batch: Sequence[SignedEvent] = batch) -> None:
+                await write_events(conn, _RELAY, START, batch)
+
+            await self.db.run_in_transaction(work)
+        await self.conn.execute(_TAKE_PENDING_IN)
+        return (tree_cpu(server_pid) - before) / len(events) * 1e6
+
+    async def read(self) -> dict[str, Series]:
+        """Milliseconds of each query, and how many events it found, by the query's name."""
+        person = sha256(b"key100").hexdigest()  # one who writes and is named often
+        found = {}
+        for name, query in QUERIES.items():
+            given = [_RELAY.url if "relay_url" in query else person] if "$1" in query else []
+            times = []
+            for _ in range(_ROUNDS):
+                started = time.perf_counter()
+                found_rows = await self.conn.fetch(query, *given)
+                times.append((time.perf_counter() - started) * 1e3)
+                if not found_rows:
+                    raise RuntimeError(f"{name}: nothing found")
+            found[name] = Series(f"{len(found_rows)} found", tuple(times))
+        return found
+
+    async def log(self, events: Sequence[SignedEvent], names: Collection[str]) -> dict[str, float]:
+        """Bytes of write-ahead log an event, by table and index if this PostgreSQL can tell."""
+        start = await self.conn.fetchval(_WAL_END)
+        await self.write(events)
+        if not await self.conn.fetchval(_HAS_WALINSPECT):
+            return {"all": await self.conn.fetchval(_WAL_BYTES, start) / len(events)}
+        await self.conn.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
+        end = await self.conn.fetchval(_WAL_END)
+        found: Counter[str] = Counter()
+        for row in await self.conn.fetch(_WAL, start, end, timeout=120):
+            found[row["name"] if row["name"] in names else "commits, TOAST, others"] += row["bytes"]
+        return {name: size / len(events) for name, size in found.items()}
+
+
 def measure(amounts: Amounts) -> Point:
     """Fill to each size, then write signed events and time the queries."""
     return asyncio.run(_measure(amounts))
 
 
 async def _measure(amounts: Amounts) -> Point:
-    costs: list[list[float]] = []
-    reads: list[dict[str, float]] = []
+    """An archive grows from size to size. At each of them its writes take turns with those of a
+    fresh one of the first size: what keeps the machine busy for a while costs both."""
+    first, *larger = amounts.growth
+    bars = {}
     with server() as cluster:
-        database = cluster.create_database()
-        conn = await cluster.connect(database.dbname)
-        async with connect_to(database) as db:
-            await conn.fetchval("SELECT insert_relays($1, $2, 1)", [_RELAY.url], ["clearnet"])
-            filled = 0
-            for turn, size in enumerate(amounts.growth):
-                await _fill(conn, filled + 1, size)
-                filled = size + min(size // 5, _MOST_WARM_UP)
-                await _insert(conn, size + 1, filled)
-                await conn.execute("VACUUM ANALYZE events, events_relays", timeout=600)
-                rounds = [
-                    await _write(
-                        cluster, db, _events(f"growth {turn} {round_}", amounts.growth_events)
-                    )
-                    for round_ in range(_ROUNDS)
-                ]
-                costs.append(rounds)
-                reads.append(await _read(conn))
-        sizes = {row["name"]: row["bytes"] for row in await conn.fetch(_SIZES)}
-        start = await conn.fetchval("SELECT pg_current_wal_flush_lsn()")
-        wal_events = _events("growth wal", amounts.growth_events)
-        async with connect_to(database) as db:
-            await _write(cluster, db, wal_events)
-        wal = await _wal(conn, start, sizes.keys())
-        stored = await conn.fetchval("SELECT count(*) FROM events")
-        await conn.close()
-    names = [f"{size / 1e6:g} million" for size in amounts.growth]
-    small, large = (
-        Series(names[index], tuple(cost * 1e6 for cost in costs[index])) for index in (0, -1)
-    )
+        async with AsyncExitStack() as stack:
+            large = await _create(cluster, stack)
+            for size in larger:
+                small, large.costs = await _create(cluster, stack), []
+                await small.grow(first)
+                await large.grow(size)
+                await _write_in_turn((small, large), amounts.growth_events)
+                bars[_name(size)] = median(large.costs)
+            reads_small, reads = await small.read(), await large.read()
+            stored = await large.conn.fetchval("SELECT count(*) FROM events")
+            sizes = {row["name"]: row["bytes"] / stored for row in await large.conn.fetch(_SIZES)}
+            wal = await large.log(_events("growth log", amounts.growth_events), sizes.keys())
     return Point(
         "growth",
         _ROUNDS,
         figures=(
-            Figure(f"write a new event at {names[-1]}", "µs server CPU/event", large, small, 1.5),
+            Figure(
+                f"write a new event at {_name(size)}",
+                "µs server CPU/event",
+                Series(_name(size), tuple(large.costs)),
+                Series(_name(first), tuple(small.costs)),
+                1.5,
+            ),
             *(
                 Figure(
-                    query,
+                    f"{query} ({reads[query].name})",
                     "ms",
-                    Series(names[-1], (reads[-1][query],)),
-                    Series(names[0], (reads[0][query],)),
+                    reads[query],
+                    replace(reads_small[query], name=f"{_name(first)}, {reads_small[query].name}"),
                 )
                 for query in QUERIES
             ),
         ),
         facts={
-            "bytes_per_event": sum(sizes.values()) / stored,
-            "wal_bytes_per_event": sum(wal.values()) / amounts.growth_events,
-            **{f"bytes_per_event_{name}": size / stored for name, size in sizes.items()},
+            "bytes_per_event": sum(sizes.values()),
+            "wal_bytes_per_event": sum(wal.values()),
+            **{f"bytes_per_event_{name}": size for name, size in sizes.items()},
             "stored": stored,
         },
         bars={
             "µs of PostgreSQL's CPU to write a new event, by events in the archive": {
-                name: Series(name, tuple(cost * 1e6 for cost in part)).value
-                for name, part in zip(names, costs, strict=True)
+                _name(first): median(small.costs),
+                **bars,
             },
-            "bytes per event, by table (TOAST included) and index": {
-                name: size / stored
-                for name, size in sorted(sizes.items(), key=lambda item: -item[1])
-            },
-            "bytes of write-ahead log per event, by table and index": {
-                name: size / amounts.growth_events
-                for name, size in sorted(wal.items(), key=lambda item: -item[1])
-            },
+            "bytes per event, by table (TOAST included) and index": _largest_first(sizes),
+            "bytes of write-ahead log per event, by table and index": _largest_first(wal),
         },
         notes=(
             "The archive is filled by SQL with its secondary indexes dropped and made again, so "
             f"they are denser than grown ones. Then a fifth more, {_MOST_WARM_UP:,} rows at most, "
-            "is written with them, and vacuumed, before anything is measured.",
+            "is written with them, and vacuumed, and a round of writes comes that does not count.",
+            "At the end of each round the GIN index takes in what is pending. Rounds of the two "
+            "archives take turns, so a busy moment costs both.",
             "Filled events are synthetic: about 150 bytes of content, two tags, one relay each.",
         ),
     )
 
 
-async def _wal(conn: asyncpg.Connection, start: str, names: Collection[str]) -> dict[str, int]:
-    """The bytes of log since `start`, by table and index where this PostgreSQL can tell."""
-    if not await conn.fetchval(_HAS_WALINSPECT):
-        return {"all": int(await conn.fetchval(_WAL_BYTES, start))}
-    await conn.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
-    end = await conn.fetchval("SELECT pg_current_wal_flush_lsn()")
-    found: Counter[str] = Counter()
-    for row in await conn.fetch(_WAL, start, end, timeout=120):
-        found[row["name"] if row["name"] in names else "commits, TOAST, others"] += row["bytes"]
-    return found
+async def _create(cluster: Cluster, stack: AsyncExitStack) -> _Archive:
+    database = cluster.create_database()
+    conn = await cluster.connect(database.dbname)
+    stack.push_async_callback(conn.close)
+    await conn.fetchval("SELECT insert_relays($1, $2, 1)", [_RELAY.url], ["clearnet"])
+    return _Archive(cluster, conn, await stack.enter_async_context(connect_to(database)))
+
+
+async def _write_in_turn(archives: Sequence[_Archive], number: int) -> None:
+    """Rounds of as many events. The first one does not count: a new server connection pays for
+    each page of shared memory that it touches for the first time."""
+    for round_ in range(_ROUNDS + 1):
+        for archive in archives:
+            events = _events(f"growth {archive.filled} {round_}", number)
+            cost = await archive.write(events)
+            if round_:
+                archive.costs.append(cost)
 
 
 def _events(seed: str, number: int) -> list[SignedEvent]:
@@ -182,48 +256,9 @@ def _events(seed: str, number: int) -> list[SignedEvent]:
     return sign([START + position * step for position in range(number)], seed)
 
 
-async def _fill(conn: asyncpg.Connection, first: int, last: int) -> None:
-    indexes = await conn.fetch(_SECONDARY)
-    for index in indexes:
-        await conn.execute(f"DROP INDEX {index['name']}")
-    await _insert(conn, first, last)
-    for index in indexes:
-        await conn.execute(index["definition"], timeout=600)
-    await conn.execute("VACUUM ANALYZE events, events_relays", timeout=600)
-    await conn.execute("CHECKPOINT", timeout=600)
+def _name(size: int) -> str:
+    return f"{size / 1e6:g} million"
 
 
-async def _insert(conn: asyncpg.Connection, first: int, last: int) -> None:
-    await conn.execute(_FILL, first, last, START, _SPAN, timeout=600)
-    await conn.execute(_FILL_SIGHTINGS, first, last, _RELAY.url, START, timeout=600)
-
-
-async def _write(cluster: Cluster, db: BigBrotr, events: Sequence[SignedEvent]) -> float:
-    """PostgreSQL's CPU seconds for a new event."""
-    server_pid = cluster.postgres.child.process.pid
-    before = tree_cpu(server_pid)
-    for start in range(0, len(events), _BATCH):
-        batch = events[start : start + _BATCH]
-
-        async def work(conn: asyncpg.Connection, batch: Sequence[SignedEvent] = batch) -> None:
-            await write_events(conn, _RELAY, START, batch)
-
-        await db.run_in_transaction(work)
-    return (tree_cpu(server_pid) - before) / len(events)
-
-
-async def _read(conn: asyncpg.Connection) -> dict[str, float]:
-    """Milliseconds of each query, the median of five."""
-    person = sha256(b"key100").hexdigest()  # one who writes and is named often
-    found = {}
-    for name, query in QUERIES.items():
-        given = [_RELAY.url if "relay_url" in query else person] if "$1" in query else []
-        times = []
-        for _ in range(_ROUNDS):
-            started = time.perf_counter()
-            found_rows = await conn.fetch(query, *given)
-            times.append((time.perf_counter() - started) * 1e3)
-            if not found_rows:
-                raise RuntimeError(f"{name}: nothing found")
-        found[name] = Series(name, tuple(times)).value
-    return found
+def _largest_first(sizes: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))

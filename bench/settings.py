@@ -23,7 +23,7 @@ class Amounts:
     peer_seconds: float = 20.0
     memory_events: int = 1_000_000
     growth: tuple[int, ...] = (100_000, 1_000_000, 3_000_000)
-    growth_events: int = 20_000  # a round; the GIN index takes its pending list in after so many
+    growth_events: int = 20_000  # a round
     monitor_relays: int = 5_000
     history_relays: int = 10_000
     history_rounds: int = 16

@@ -22,14 +22,14 @@ ROWS_PER_STATEMENT = 1_000
 # must not go on scanning them when they are many.
 _BY_INDEX_ONLY = "SET LOCAL enable_seqscan = off"
 _INSERT_RELAYS = "SELECT insert_relays($1, $2, $3)"
-# Like insert_events, but says which of the events were new.
+# Says which of the events were new. Unlike insert_events it does not look for known ones first:
+# sessions have asked for them already, and few have become known since.
 _INSERT_EVENTS = """
     INSERT INTO events (id, pubkey, created_at, kind, tags, content, sig)
     SELECT given.*
     FROM unnest(
         $1::text[], $2::text[], $3::bigint[], $4::integer[], $5::jsonb[], $6::text[], $7::text[]
     ) AS given (id, pubkey, created_at, kind, tags, content, sig)
-    WHERE NOT EXISTS (SELECT FROM events WHERE events.id = given.id COLLATE "C")
     ORDER BY given.id COLLATE "C"
     ON CONFLICT (id) DO NOTHING
     RETURNING id
@@ -39,8 +39,8 @@ _INSERT_SIGHTINGS = """
     SELECT given.id, given.url, given.seen_at
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (id, url, seen_at)
     ORDER BY given.id COLLATE "C", given.url COLLATE "C"
-    ON CONFLICT (event_id, relay_url) DO NOTHING
 """
+_INSERT_MISSING_SIGHTINGS = f"{_INSERT_SIGHTINGS} ON CONFLICT (event_id, relay_url) DO NOTHING"
 _INSERT_RAW = """
     INSERT INTO events_raw (id, relay_url, raw, reason, seen_at)
     SELECT event.id, given.url, event.raw, event.reason, coalesce(given.seen_at, $7)
@@ -178,7 +178,9 @@ async def write_sighted(
     in_raw = {row["id"] for row in held if row["is_raw"]}
     in_events = {event.id for event in events} | {row["id"] for row in held if not row["is_raw"]}
     in_events -= kept_raw.keys()
-    rows = await _insert_pairs(conn, _INSERT_SIGHTINGS, sightings, in_events)
+    # Nobody else can have seen an event that this transaction has added: no conflict to look for.
+    rows = await _insert_pairs(conn, _INSERT_SIGHTINGS, sightings, new)
+    rows += await _insert_pairs(conn, _INSERT_MISSING_SIGHTINGS, sightings, in_events - new)
     rows += await _insert_pairs(conn, _COPY_RAW, sightings, in_raw)
     if kept_raw:
         new |= kept_raw.keys() - await known_ids(conn, list(kept_raw))
