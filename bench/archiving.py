@@ -18,6 +18,7 @@ from components.databases import Cluster
 
 _SECONDS_PER_EVENT = 60
 _NEAR_MS, _FAR_MS = 1, 300
+_GOAL_EVENTS = 100_000  # of fewer, opening a far connection is the larger part
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ def measure(amounts: Amounts) -> Point:
         near_urls, far_urls = (
             [f"ws://127.0.0.1:{running.delayed[index]}" for running in relays] for index in (0, 1)
         )
-        for _ in range(amounts.archive_runs):
+        for _ in range(amounts.program_runs):
             archive(cluster, relays, near_urls, until, each * 2, ours)
             found = stream_with_bigbrotr(near_urls, START, until, CAP, amounts.peer_seconds)
             peer.rates.append(found["events"] / found["wall"])
@@ -56,7 +57,7 @@ def measure(amounts: Amounts) -> Point:
     cost = Series("ours, events written", tuple(cpu / total * 1e6 for cpu in ours.synchronizer))
     return Point(
         "archive",
-        amounts.archive_runs,
+        amounts.program_runs,
         figures=(
             Figure(
                 "two relays, cap 500, end to end",
@@ -77,7 +78,7 @@ def measure(amounts: Amounts) -> Point:
                 "events/s",
                 Series(f"{_FAR_MS} ms", tuple(far.rates)),
                 Series(f"{_NEAR_MS} ms", tuple(ours.rates)),
-                0.7,
+                0.7 if total >= _GOAL_EVENTS else None,
                 at_least=True,
             ),
         ),

@@ -25,7 +25,6 @@ from sync.page_check import CheckedPage
 from sync.windows import Window
 from sync.writer import SessionWriter
 
-_RUNS = 3
 _RELAYS = tuple(RelayUrl.parse(f"wss://relay{number}.example.com") for number in range(50))
 _PAGE_SECONDS = 0.2
 # Of each page's events, those that every relay has at some time, and its own.
@@ -54,7 +53,7 @@ def measure(amounts: Amounts) -> Point:
     events = load(events_file("steady", steady(amounts.write_events)))
     together, apart = list[_Cost](), list[_Cost]()
     with server() as cluster:
-        for _ in range(_RUNS):
+        for _ in range(amounts.runs):
             together.append(asyncio.run(_gather(cluster, events, pages, groups=1)))
             apart.append(asyncio.run(_gather(cluster, events, pages, groups=len(_RELAYS))))
 
@@ -67,7 +66,7 @@ def measure(amounts: Amounts) -> Point:
 
     return Point(
         "gather",
-        _RUNS,
+        amounts.runs,
         figures=(
             figure("commits of 50 slow relays", "transactions/s", "transactions", 0.3),
             figure("write an event of slow relays", "µs server CPU/event", "server", None),

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,70 +21,74 @@ _EVERY_SECONDS = 0.5
 _PATIENCE_SECONDS = 600
 _AT_ONCE = 10
 
+# (seconds, sightings so far, megabytes of the worker)
+_Samples = Sequence[tuple[float, int, float]]
+
 
 def measure(amounts: Amounts) -> Point:
     """One worker, and relays that hold the same events, one of them sending without an end; then
     the same nine relays beside each sort of tenth: one like them, and the two odd ones."""
     path = events_file("memory", growing(_EVENTS_PER_RELAY, _EVENTS_PER_RELAY * _SECONDS_PER_EVENT))
     number = amounts.memory_events // _EVENTS_PER_RELAY
+    runs, peaks = list[_Samples](), defaultdict[str, list[float]](list)
     with server() as cluster, relay(path) as running:
-        samples = _run(cluster, running.port, "endless", number)
-        ordinary, endless, large = (
-            max(size for _, _, size in _run(cluster, running.port, tenth, _AT_ONCE - 1))
-            for tenth in ("ordinary", "endless", "large")
-        )
+        for _ in range(amounts.program_runs):
+            runs.append(_run(cluster, running.port, "endless", number))
+            for tenth in ("ordinary", "endless", "large"):
+                samples = _run(cluster, running.port, tenth, _AT_ONCE - 1)
+                peaks[tenth].append(_peak(samples))
         counts = asyncio.run(running.counts())
     # The first tenth is warm-up: imports, pools, the first pages.
-    warm = samples[len(samples) // 10 :]
-    first, second = (
-        max(size for _, _, size in part)
-        for part in (warm[: len(warm) // 2], warm[len(warm) // 2 :])
-    )
-    beside = Series("beside ordinary ones", (ordinary,))
+    warm = [samples[len(samples) // 10 :] for samples in runs]
+    first = Series("peak of the first half", tuple(_peak(part[: len(part) // 2]) for part in warm))
+    second = Series("second half", tuple(_peak(part[len(part) // 2 :]) for part in warm))
+    beside = Series("beside ordinary ones", tuple(peaks["ordinary"]))
     return Point(
         "memory",
-        1,
+        amounts.program_runs,
         figures=(
             Figure(
                 f"worker's memory over {number * _EVENTS_PER_RELAY:,} events",
                 "MB",
-                Series("second half", (second,)),
-                Series("peak of the first half", (first,)),
+                second,
+                first,
                 1.1,
             ),
             Figure(
                 "its peak beside a relay that sends without an end",
                 "MB",
-                Series("peak", (endless,)),
+                Series("peak", tuple(peaks["endless"])),
                 beside,
                 1.1,
             ),
             Figure(
                 "its peak beside a relay whose pages have 100 MB",
                 "MB",
-                Series("peak", (large,)),
+                Series("peak", tuple(peaks["large"])),
                 beside,
                 1.1,
             ),
         ),
         facts={
-            "peak_mb": max(size for _, _, size in samples),
-            "peak_beside_ordinary_mb": ordinary,
+            "peak_mb": max(map(_peak, runs)),
+            "peak_beside_ordinary_mb": beside.value,
             "endless_events": counts.get("flooded", 0),
             "large_pages_mb": counts.get("large bytes", 0) / 1e6,
             "at_once": _AT_ONCE,
         },
         lines={
             "MB of a worker's resident memory by thousand events archived": [
-                (round(events / 1_000), round(size, 1)) for _, events, size in samples
+                (round(events / 1_000), round(size, 1)) for _, events, size in runs[0]
             ]
         },
     )
 
 
-def _run(
-    cluster: Cluster, port: int, tenth: str, number: int
-) -> Sequence[tuple[float, int, float]]:
+def _peak(samples: _Samples) -> float:
+    return max(size for _, _, size in samples)
+
+
+def _run(cluster: Cluster, port: int, tenth: str, number: int) -> _Samples:
     """The worker's memory while so many relays are archived, and beside them the tenth one."""
     base = f"ws://127.0.0.1:{port}"
     database = cluster.create_database()
@@ -96,13 +101,14 @@ def _run(
         PRIORITY_SYNCHRONIZER_NUM_CORES=1,
         PRIORITY_SYNCHRONIZER_REQUESTS_PER_CORE=_AT_ONCE,
     )
-    return asyncio.run(_watch(env, database, number * _EVENTS_PER_RELAY))
+    try:
+        return asyncio.run(_watch(env, database, number * _EVENTS_PER_RELAY))
+    finally:
+        cluster.drop_database(database.dbname)
 
 
-async def _watch(
-    env: dict[str, str], database: Database, expected: int
-) -> Sequence[tuple[float, int, float]]:
-    """(seconds, sightings so far, megabytes of the worker) until all is archived."""
+async def _watch(env: dict[str, str], database: Database, expected: int) -> _Samples:
+    """The worker's memory until all is archived."""
     samples: list[tuple[float, int, float]] = []
     log: Path = scratch("memory.log")
     with log.open("wb") as output:

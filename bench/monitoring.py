@@ -5,16 +5,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 
 from bench.dataset import steady
 from bench.figures import Figure, Point, Series
-from bench.processes import ROOT, run_program
+from bench.processes import ROOT, Ran, run_program
 from bench.settings import Amounts, scratch
 from bench.stage import events_file, relay, server
 from bench.strangers import KINDS
 from bench.writing import connect_to
-from components.databases import Database
+from components.databases import Cluster, Database
 from components.services import environment
 from nostr.connection import Dialer
 from nostr.probe import probe
@@ -28,7 +29,7 @@ _GOAL_RELAYS = 5_000  # of fewer, the start of the program is the larger part
 
 
 def measure(amounts: Amounts) -> Point:
-    """A cycle of the monitor; before it, one check of each kind alone."""
+    """Cycles of the monitor; before them, one check of each kind alone."""
     with server() as cluster, ExitStack() as stack:
         running = stack.enter_context(relay(events_file("steady", steady(1_000))))
         ports = {
@@ -38,45 +39,62 @@ def measure(amounts: Amounts) -> Point:
         }
         alone = {kind: asyncio.run(_alone(port)) for kind, port in ports.items()}
         number = shares(amounts.monitor_relays, list(ports))
-        database = cluster.create_database()
-        asyncio.run(_list(database, number, ports))
-        env = environment(
-            database,
-            MONITOR_NUM_CORES=CORES,
-            MONITOR_REQUESTS_PER_CORE=EACH,
-            MONITOR_CHECKS_PER_HOST=CORES * EACH,  # all are at one address
-            MONITOR_REQUEST_TIMEOUT=TIMEOUT,
-        )
-        ran = run_program(COMMAND, env)
-        checked, opened = asyncio.run(_found(database))
-    if checked != sum(number.values()) or opened != number["alive"]:
-        raise RuntimeError(f"{checked} relays checked, {opened} open:\n{ran.output[-4000:]}")
+        runs = [_cycle(cluster, number, ports) for _ in range(amounts.program_runs)]
     waiting = ideal(number, alone, CORES * EACH)
+    checked = sum(number.values())
+    wall, cpu = (
+        Series("", tuple(ran.wall for ran in runs)),
+        Series("", tuple(ran.cpu for ran in runs)),
+    )
     return Point(
         "monitor",
-        1,
+        amounts.program_runs,
         figures=(
             Figure(
                 f"a cycle over {checked:,} relays, 70 % of them dead",
                 "s",
-                Series("the program, start included", (ran.wall,)),
-                Series("ideal: waiting or CPU", (max(waiting, ran.cpu / CORES),)),
+                replace(wall, name="the program, start included"),
+                Series(
+                    "ideal: waiting or CPU",
+                    tuple(max(waiting, used / CORES) for used in cpu.values),
+                ),
                 1.2 if checked >= _GOAL_RELAYS else None,
             ),
         ),
         facts={
             "relays": checked,
             "ideal_waiting_s": waiting,
-            "cpu_ms_per_check": ran.cpu / checked * 1e3,
+            "cpu_ms_per_check": cpu.value / checked * 1e3,
             **{f"one_check_alone_{kind}_s": seconds for kind, seconds in alone.items()},
         },
-        cpu={"monitor, workers included": ran.cpu, "monitor, wall": ran.wall},
+        cpu={"monitor, workers included": cpu.value, "monitor, wall": wall.value},
         notes=(
             f"{CORES} processes of {EACH} checks at once, timeout {TIMEOUT:g} s. The ideal is the "
             "larger of: what the checks take alone, by kind, divided by the checks at once; and "
             "the CPU that they took, divided by the cores.",
         ),
     )
+
+
+def _cycle(cluster: Cluster, number: Mapping[str, int], ports: Mapping[str, int]) -> Ran:
+    """A cycle over an archive that knows the relays, but nothing of them.
+
+    Raises RuntimeError when it does not check every relay, or mistakes a dead one for alive.
+    """
+    database = cluster.create_database()
+    asyncio.run(_list(database, number, ports))
+    env = environment(
+        database,
+        MONITOR_NUM_CORES=CORES,
+        MONITOR_REQUESTS_PER_CORE=EACH,
+        MONITOR_CHECKS_PER_HOST=CORES * EACH,  # all are at one address
+        MONITOR_REQUEST_TIMEOUT=TIMEOUT,
+    )
+    ran = run_program(COMMAND, env)
+    checked, opened = asyncio.run(_found(database))
+    if checked != sum(number.values()) or opened != number["alive"]:
+        raise RuntimeError(f"{checked} relays checked, {opened} open:\n{ran.output[-4000:]}")
+    return ran
 
 
 def shares(relays: int, kinds: list[str]) -> dict[str, int]:

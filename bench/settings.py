@@ -14,12 +14,12 @@ class Amounts:
     """Events and runs of each part."""
 
     runs: int = 5
+    program_runs: int = 5  # of parts that run a whole service
     check_events: int = 10_000
     write_events: int = 20_000
     gather_seconds: float = 6.0
     request_events: int = 60_000
     archive_events: int = 100_000
-    archive_runs: int = 5
     peer_seconds: float = 20.0
     memory_events: int = 1_000_000
     growth: tuple[int, ...] = (100_000, 1_000_000, 3_000_000)
@@ -31,12 +31,12 @@ class Amounts:
 
 QUICK = Amounts(
     runs=3,
+    program_runs=1,
     check_events=3_000,
     write_events=5_000,
     gather_seconds=2.0,
     request_events=20_000,
     archive_events=20_000,
-    archive_runs=1,
     peer_seconds=5.0,
     memory_events=200_000,
     growth=(20_000, 100_000),

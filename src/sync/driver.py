@@ -33,9 +33,12 @@ _REACH_SECONDS = 10 * 365 * 86_400
 _LAST_PAGES_SECONDS = 2.0
 # A walk is worth sharing between two lanes if so many pages of it seem to be left. Each share
 # costs half a page that is downloaded twice or is not full; a lane of a far relay that has nothing
-# to do costs more.
+# to do costs more; and a session of many pages can bear a few more, so that its last pages, too,
+# come side by side.
 _WORTH_SHARING = 16
 _WORTH_SHARING_FAR = 8
+_WORTH_SHARING_AT_LAST = 3
+_MANY_REQUESTS = 64
 
 Plan = Walk | Bisection | Alone
 
@@ -136,9 +139,15 @@ class Driver:
             return self._queue.popleft()
         if self._active:
             idle = self._lanes - len(self._active)
-            worth = _WORTH_SHARING if self._lanes <= LANES else _WORTH_SHARING_FAR
-            self._queue.extend(max(self._active, key=_pages_left).split(idle, worth))
+            longest = max(self._active, key=_pages_left)
+            self._queue.extend(longest.split(idle, self._worth_sharing()))
         return self._queue.popleft() if self._queue else None
+
+    def _worth_sharing(self) -> int:
+        if self._lanes <= LANES:
+            return _WORTH_SHARING
+        few = self._asker.requests < _MANY_REQUESTS
+        return _WORTH_SHARING_FAR if few else _WORTH_SHARING_AT_LAST
 
     def _signal(self) -> None:
         """Wake the idle lanes, for there may be work to take over."""
