@@ -79,9 +79,9 @@ class Inbox:
         """Counts a frame that is no message."""
         self.malformed += 1
         self.stray_bytes += size
-        for page in self.pages.values():
-            page.malformed += 1
-            break
+        for number, page in enumerate(self.pages.values()):
+            page.malformed += number == 0
+            page.unread += 1
 
     def take_late(self, subscription: str | None = None) -> tuple[object, ...]:
         """The events that came after the EOSE of their page, of one subscription or of all; each

@@ -19,7 +19,7 @@ class LiveFeed:
         self._bytes = 0
         self._changed = asyncio.Event()
         self.ended: PageEnd | None = None
-        self.malformed = 0
+        self.malformed = self.unread = 0
         self.last_notice = ""
 
     def add(self, event: object, size: int) -> bool:

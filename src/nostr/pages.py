@@ -32,10 +32,11 @@ class PageEnd:
 @dataclass(frozen=True, slots=True)
 class Page:
     """What one REQ brought: the events as EventMessage has them, in the order of their arrival.
-    `malformed` counts frames in the meantime that were no messages; `received_bytes` counts the
-    text of the page's events, `rtt` the milliseconds to its first answer of any kind. A small page
-    is given one more round trip after EOSE: it is `settled` then, and `late` are events that came
-    only meanwhile."""
+    `unread` counts frames in the meantime that were no messages, and so may have been events of
+    this page or of another one; `malformed` is its share of them, each counted for one page.
+    `received_bytes` counts the text of the page's events, `rtt` the milliseconds to its first
+    answer of any kind. A small page is given one more round trip after EOSE: it is `settled` then,
+    and `late` are events that came only meanwhile."""
 
     end: PageEnd
     events: tuple[object, ...]
@@ -44,6 +45,7 @@ class Page:
     rtt: int = 0
     late: tuple[object, ...] = ()
     settled: bool = False
+    unread: int = 0
 
 
 class PageCollector:
@@ -69,7 +71,7 @@ class PageCollector:
         self._give_up_at = self._started + total_timeout
         self._timer = self._loop.call_later(min(idle_timeout, total_timeout), self._check_idle)
         self._ended: asyncio.Future[PageEnd] = self._loop.create_future()
-        self.malformed = 0
+        self.malformed = self.unread = 0
         self.last_notice = ""
 
     def add(self, event: object, size: int) -> bool:
@@ -100,7 +102,8 @@ class PageCollector:
         finally:
             self._timer.cancel()
         rtt = round(((self._first_heard or self._started) - self._started) * 1000)
-        return Page(end, tuple(self._events), self.malformed, self._received_bytes, rtt)
+        events = tuple(self._events)
+        return Page(end, events, self.malformed, self._received_bytes, rtt, unread=self.unread)
 
     def _check_idle(self) -> None:
         due = min(self._last_heard + self._idle_timeout, self._give_up_at)

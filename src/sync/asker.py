@@ -144,6 +144,10 @@ class Asker:
             async with self._room.take(alone=alone) as max_bytes:
                 connection, page = await self._next_page(flt, keep, settle_below, max_bytes)
                 response = self._respond(page.end, tries, connection, max_bytes)
+                doubtful = page.unread and not alone and len(page.events) < settle_below
+                if response.action is Action.TAKE and doubtful:
+                    # Its size matters, and what cannot be read may have been of any open page.
+                    response = Response(Action.ASK_ALONE)
                 checked = await self._check(page, flt)
                 if alone:
                     self._large_pages = page.received_bytes > self._room.share

@@ -101,7 +101,7 @@ class CrowdedSeconds:
         """What is left to be split once the second was asked for alone, if other things came on
         its page; None if that proved it."""
         model = self._asker.model
-        if saturated.page.received == len(saturated.events) or model.is_exclusive:
+        if saturated.page.most_received == len(saturated.events) or model.is_exclusive:
             return saturated
         plan = Alone(second, model.order, self._page_limit, self._seen.plain)
         page = await self._asker.ask(

@@ -40,9 +40,11 @@ class PageFacts:
         end: how the page ended.
         events: the events that are valid, match the request and came for the first time on
             this page, in the order of their arrival.
-        received: everything the relay sent for it, which is what its own cap counts.
+        received: the events that the relay sent for it, valid or not: what its own cap counts.
         refused_at: the seconds at which refused events claim to be.
         settled: nothing followed its EOSE within one round trip.
+        unread: frames that came meanwhile and cannot be read: events of this page or another one,
+            or none.
     """
 
     end: PageEnd
@@ -50,6 +52,7 @@ class PageFacts:
     received: int
     refused_at: frozenset[int] = frozenset()
     settled: bool = True
+    unread: int = 0
 
     @property
     def is_answer(self) -> bool:
@@ -58,9 +61,15 @@ class PageFacts:
 
     @property
     def size(self) -> int:
-        """What may be compared with the sizes at which the relay cuts pages: `received`, or more
-        than any page holds while the rest of this one may be on its way, or was not taken."""
-        return self.received if self.settled and self.is_answer else sys.maxsize
+        """What may be compared with the sizes at which the relay cuts pages: the most that it may
+        have sent, or more than any page holds while the rest of this one may be on its way, or was
+        not taken."""
+        return self.most_received if self.settled and self.is_answer else sys.maxsize
+
+    @property
+    def most_received(self) -> int:
+        """All that it may have sent for the page."""
+        return self.received + self.unread
 
     @property
     def has_others(self) -> bool:

@@ -75,7 +75,8 @@ class PageChecker:
         facts = PageFacts(
             end=page.end,
             events=tuple(filter(matches, parsed.values())),
-            received=len(page.events) + page.malformed,
+            received=len(page.events),
+            unread=page.unread,
             settled=page.settled and not page.late,
             refused_at=frozenset(at for at in claimed.values() if type(at) is int),
         )

@@ -108,7 +108,7 @@ class Observations:
 
     Attributes:
         order: the order of a page that held more than one second.
-        largest: the largest page seen.
+        largest: the largest page seen; what may have been of another page does not count.
         smallest_cut: the smallest page that is known to have been cut, because the relay gave
             more for the same window when asked again below it.
         unsteady: events came after the EOSE of their page: no page is believed before it has

@@ -42,7 +42,8 @@ class Action(Enum):
     ASK_AGAIN = auto()
     """After the pause; a closed connection is opened again."""
     ASK_ALONE = auto()
-    """With all the memory that this relay's pages may take: it had but a share of it."""
+    """While nothing else is asked: it had but a share of the memory that this relay's pages may
+    take, or frames came that cannot be read, of whichever page they were."""
     AUTHENTICATE = auto()
     """Sign in (NIP-42), then ask again."""
     NARROW = auto()

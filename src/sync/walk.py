@@ -122,7 +122,7 @@ class Walk:
             raise ValueError(f"a page that ended in {facts.end.kind} proves nothing")
         if self._limit.is_full:
             self.seen.saw(facts.received)
-        elif self._limit.may_have_cut(facts.received):
+        elif self._limit.may_have_cut(facts.most_received):
             facts = replace(facts, settled=False)  # its size says nothing
         inside = [event for event in facts.events if self._position(event) <= self._asked_near()]
         finished = facts.end.hint == "finish" and self._phase is _Phase.WALK

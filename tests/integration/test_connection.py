@@ -203,6 +203,18 @@ async def test_garbage_is_counted_and_harmless():
     assert len(page.events) == 3
 
 
+async def test_what_cannot_be_read_may_be_of_any_open_page():
+    async with (
+        ScriptedRelay(make_events(3), garbage=["nonsense"] * 5, eose="late") as relay,
+        await relay.dialer().connect(relay.url) as connection,
+    ):
+        pages = await asyncio.gather(read(connection), read(connection))
+    assert [len(page.events) for page in pages] == [3, 3]
+    assert sum(page.malformed for page in pages) == 10
+    assert max(page.unread for page in pages) == 10
+    assert min(page.unread for page in pages) >= 5
+
+
 async def test_a_relay_that_floods_unasked_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("nostr.websocket.MAX_STRAY_BYTES", 10_000)
     flood = ['["EVENT","other",{"id":"' + "0" * 64 + '"}]'] * 1_000

@@ -32,7 +32,9 @@ def make_event(second: int, number: int, kind: int = 1, author: int = 0) -> Sign
 @dataclass
 class SimulatedRelay:
     """A relay as a function. `cap` clamps silently, whatever limit is asked for; so many of its
-    events, `junk`, have a wrong signature and never count. With `longest_list` it answers longer
+    events, `junk`, have a wrong signature and never count, and the first of them, `unreadable`, are
+    not even messages. Up to `garbage` frames that are none come beside a page: those of others,
+    unless it is asked for alone. With `longest_list` it answers longer
     lists of kinds with nothing. Pages over `room` have no end for us; an event takes one, or its
     `weights`."""
 
@@ -44,10 +46,13 @@ class SimulatedRelay:
     since_exclusive: bool = False
     hints: bool = False
     junk: int = 0
+    unreadable: int = 0
+    garbage: int = 0
     longest_list: int = LAST_KIND + 1
     cap_by_key: Mapping[str, int] = field(default_factory=dict)
     room: int | None = None
     weights: Mapping[str, int] = field(default_factory=dict)
+    noise: int = 0
     requests: int = 0
     sent: int = 0
     log: list[tuple[Request, int]] = field(default_factory=list)
@@ -80,11 +85,15 @@ class SimulatedRelay:
         self.log.append((request, len(page)))
         junk = {event.id for event in self.events[: self.junk]}
         usable = tuple(event for event in page if event.id not in junk)
-        refused_at = frozenset(event.created_at for event in page if event.id in junk)
+        unreadable = {event.id for event in self.events[: self.unreadable]}
+        read = [event for event in page if event.id not in unreadable]
+        refused_at = frozenset(event.created_at for event in read if event.id in junk)
+        self.noise = self.rng.randint(0, self.garbage)
+        unread = len(page) - len(read) + self.noise
         end = PageEnd(EndKind.EOSE, hint=hint)
         if len(page) < whole:
             end = PageEnd(EndKind.OVERFLOW)
-        return PageFacts(end, usable, len(page), refused_at)
+        return PageFacts(end, usable, len(read), refused_at, unread=unread)
 
     def fitting(self, page: Sequence[SignedEvent]) -> int:
         """How many of its first events there is room for."""
@@ -92,9 +101,12 @@ class SimulatedRelay:
         return sum(self.room is None or size <= self.room for size in sizes)
 
 
-def settled_as_asked(plan: Walk | Bisection | Alone, facts: PageFacts) -> PageFacts:
-    """The page as it is known to the plan, which waits only for small ones to settle."""
-    return replace(facts, settled=facts.received < plan.settle_below)
+def settled_as_asked(plan: Walk | Bisection | Alone, facts: PageFacts, noise: int = 0) -> PageFacts:
+    """The page as it is known to the plan: only small ones are given time to settle, and are asked
+    for alone if what cannot be read came with them."""
+    if facts.received >= plan.settle_below:
+        return replace(facts, settled=False)
+    return replace(facts, unread=facts.unread - noise)
 
 
 @dataclass
@@ -128,7 +140,8 @@ class Driver:
 
     def drive(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
         while True:
-            facts = settled_as_asked(plan, self.relay.answer(plan.request(self.model)))
+            facts = self.relay.answer(plan.request(self.model))
+            facts = settled_as_asked(plan, facts, self.relay.noise)
             assert self.relay.requests < 50_000, "the plan does not end"
             self.outcome.archived.update(event.id for event in facts.events)
             if not facts.is_answer:
@@ -317,6 +330,30 @@ def test_refused_events_hide_nothing(seed: int) -> None:
         cap=rng.choice([20, 40, 500]),
         order=rng.choice([Order.NEWEST_FIRST, Order.OLDEST_FIRST]),
         junk=len(events),
+    )
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
+    assert unproven == []
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_frames_that_cannot_be_read_hide_nothing(seed: int) -> None:
+    """They make a page neither larger, as others might be cut at, nor small enough to be whole."""
+    rng = random.Random(6_000 + seed)
+    target = Window(START, START + rng.choice([30, 5_000]))
+    events = [
+        make_event(rng.randint(START, START + 20), 5 * 10**6 + n)
+        for n in range(rng.choice([30, 90]))
+    ]
+    relay = SimulatedRelay(
+        [*events, *draw_events(rng, target)],
+        rng,
+        cap=rng.choice([20, 40, 500]),
+        order=rng.choice([Order.NEWEST_FIRST, Order.OLDEST_FIRST]),
+        junk=len(events),
+        unreadable=rng.choice([0, 20, len(events)]),
+        garbage=rng.choice([0, 15, 150]),
     )
     outcome = synchronize(relay, target)
     check_soundness(relay, outcome)
