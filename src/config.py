@@ -57,6 +57,8 @@ __all__ = [
 ]
 
 _MOST_POW_BITS: Final = 24
+# The year 5138; as milliseconds, 1973.
+_MILLISECONDS_FROM: Final = 100_000_000_000
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 logger = logging.getLogger(__name__)
@@ -163,8 +165,8 @@ def _service(environ: Mapping[str, str], own: Settings) -> _Common:
 
 
 def _synchronizer(environ: Mapping[str, str], own: Settings) -> SynchronizerConfig:
-    start = _not_negative(own, "START_TIMESTAMP", 0)
-    stop = own.integer("STOP_TIMESTAMP", -1)
+    start = _unix_seconds(own, "START_TIMESTAMP", 0)
+    stop = _unix_seconds(own, "STOP_TIMESTAMP", -1)
     if stop != -1 and stop < start:
         raise ConfigError(
             f"{own.name('STOP_TIMESTAMP')} is {stop}: give -1, or a time not before "
@@ -281,6 +283,14 @@ def _not_negative(settings: Settings, key: str, default: int) -> int:
     value = settings.integer(key, default)
     if value < 0:
         raise ConfigError(f"{settings.name(key)} is {value}: give 0 or more")
+    return value
+
+
+def _unix_seconds(settings: Settings, key: str, default: int) -> int:
+    value = settings.integer(key, default)
+    if not min(default, 0) <= value < _MILLISECONDS_FROM:
+        looks = ", not milliseconds" if value > 0 else ""
+        raise ConfigError(f"{settings.name(key)} is {value}: give a time in Unix seconds{looks}")
     return value
 
 

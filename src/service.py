@@ -11,7 +11,6 @@ import contextlib
 import logging
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +84,7 @@ def main(
     try:
         config = load_config()
     except ConfigError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        logger.error(f"{LOG_ERROR} {fields('setting_wrong', error=error)}")
         return 2
     setup_logging(name, config.log_level)
     return asyncio.run(_Shell(config, build(config), once=once).run())

@@ -193,6 +193,12 @@ def test_the_interval_must_not_end_before_it_starts(environ: dict[str, str]) -> 
     assert "SYNCHRONIZER_STOP_TIMESTAMP is -2" in refusal(load_synchronizer_config, environ)
 
 
+@pytest.mark.parametrize("key", ["START", "STOP"])
+def test_milliseconds_are_no_unix_time(environ: dict[str, str], key: str) -> None:
+    environ[f"SYNCHRONIZER_{key}_TIMESTAMP"] = "1700000000000"
+    assert "Unix seconds, not milliseconds" in refusal(load_synchronizer_config, environ)
+
+
 def test_secrets_from_files(environ: dict[str, str], tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("from a file\n")
