@@ -26,12 +26,11 @@ class LiveFeed:
         """Takes an event from the connection; False once the feed has ended."""
         if self.ended is not None:
             return False
-        if len(self._events) >= self._max_events or self._bytes + size > self._max_bytes:
-            self.end(PageEnd(EndKind.OVERFLOW))
-            return True
         self._events.append(event)
         self._bytes += size
         self._changed.set()
+        if len(self._events) > self._max_events or self._bytes > self._max_bytes:
+            self.end(PageEnd(EndKind.OVERFLOW))
         return True
 
     def end(self, end: PageEnd) -> None:

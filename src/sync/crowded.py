@@ -1,11 +1,12 @@
 """Seconds that may hold more than the relay sends on one page (async shell around `partition`)."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from errors import SyncAbandoned
+from nostr.events import SignedEvent
 from sync.alone import Alone
 from sync.asker import Asker
 from sync.claims import Claims
@@ -21,6 +22,8 @@ from sync.writer import SessionWriter
 _REFUSALS_OF_A_FORM = frozenset(
     {"invalid", "unsupported", "error", "closed", "timeout", "disconnected"}
 )
+
+_A_COMMON_KIND = 1
 
 
 class CrowdedSeconds:
@@ -92,10 +95,27 @@ class CrowdedSeconds:
             share_proven = False
             with self._refusing_a_form():
                 share_proven = await self._prove_part(second, share)
+                share_proven = share_proven and await self._takes_list(share, saturated.events)
             proven = proven and share_proven
             if share.is_list and not share_proven:
                 break  # the other lists are no shorter
         return proven
+
+    async def _takes_list(self, share: Part, events: Sequence[SignedEvent]) -> bool:
+        """Whether a list from which nothing is expected may be believed when it brings nothing:
+        some relays do not understand long ones. One is asked for, of all time, with a kind that the
+        relay is known to have, or that most have."""
+        kinds = share.refinement.get("kinds", ())
+        seen = self._seen.of(share.refinement)
+        if share.expected or not share.is_list or len(kinds) <= seen.longest_list:
+            return True
+        flt = {"kinds": [*kinds, events[0].kind if events else _A_COMMON_KIND]}
+        request = Request(Window(0, int(time.time())), 1, flt)
+        page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
+        if page.facts.is_answer and page.facts.events:
+            seen.longest_list = len(kinds)
+        await self._writer.add(page)
+        return len(kinds) <= seen.longest_list
 
     async def _without_neighbours(self, second: Window, saturated: Saturated) -> Saturated | None:
         """What is left to be split once the second was asked for alone, if other things came on

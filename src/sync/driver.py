@@ -79,6 +79,7 @@ class Driver:
         self._active: list[Plan] = []
         self._progress = asyncio.Event()
         self._turned = False
+        self._bounds_seen: set[Order] = set()
 
     @property
     def _model(self) -> RelayModel:
@@ -162,7 +163,6 @@ class Driver:
             return self._bisection(window, refinement or {}, expected)
         if not refinement:
             return Walk(window, order, self._page_limit, seen)
-        bound_known = self._model.exclusive(order) is not None
         return Walk(
             window,
             order,
@@ -171,7 +171,7 @@ class Driver:
             refinement,
             reach=_REACH_SECONDS,
             expected=expected,
-            margin=0 if bound_known else 1,
+            margin=0 if order in self._bounds_seen else 1,
         )
 
     def _bisection(
@@ -201,6 +201,7 @@ class Driver:
             step = plan.judge(page.facts)
             if step.near_exclusive is not None:
                 self._model = self._model.with_exclusive(plan.order, step.near_exclusive)
+                self._bounds_seen.add(plan.order)
             for window in step.proven:
                 claims.prove(window)
             # No await between the proof and its page: they are committed together.

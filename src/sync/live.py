@@ -30,6 +30,7 @@ from sync.driver import Driver
 from sync.group_commit import GroupCommit
 from sync.page_check import PageChecker
 from sync.relay_model import RelayModel
+from sync.response import storable
 from sync.session_settings import SessionSettings
 from sync.windows import Window
 from sync.writer import SessionWriter
@@ -43,6 +44,7 @@ _MARGIN_SECONDS = 120
 _FIRST_PAUSE_SECONDS = 30
 _LONGEST_PAUSE_SECONDS = 3_600
 _MAX_WAITING_EVENTS = 10_000
+_LAST_EVENTS_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,9 @@ class LiveTail:
             )
             await asyncio.sleep(resume_at)
 
-    async def _follow(self, asker: Asker, connection: RelayConnection) -> None:
+    async def _follow(
+        self, asker: Asker, connection: RelayConnection, *, signed_in: bool = False
+    ) -> None:
         started = int(time.time())
         flt = {**self._context.flt, "since": started - _MARGIN_SECONDS, "limit": 0}
         async with connection.listen(flt, max_events=_MAX_WAITING_EVENTS) as feed:
@@ -121,9 +125,12 @@ class LiveTail:
             finally:
                 repair.cancel()
                 await asyncio.gather(repair, return_exceptions=True)
+                await self._take_last(feed)
         if feed.ended is not None and feed.ended.prefix == "auth-required":
+            if signed_in:
+                raise SyncAbandoned("auth-required", storable(feed.ended.text))
             await asker.sign_in(connection)
-            await self._follow(asker, connection)
+            await self._follow(asker, connection, signed_in=True)
 
     async def _repair(self, asker: Asker, started: int) -> None:
         """Get what came between the last moment we followed and this subscription."""
@@ -148,30 +155,41 @@ class LiveTail:
         self, feed: LiveFeed, connection: RelayConnection, repair: asyncio.Task[None]
     ) -> None:
         last_heard = time.monotonic()
-        while feed.ended is None:
-            events = await feed.take(_TAKE_SECONDS)
-            if events:
+        while (came := await self._take(feed, _TAKE_SECONDS)) or feed.ended is None:
+            if came:
                 last_heard = time.monotonic()
-                page = Page(PageEnd(EndKind.EOSE), events, feed.malformed, 0)
-                feed.malformed = 0
-                checked = await self._context.checker.check(page, self._context.flt)
-                self.events += len(checked.facts.events)
-                await self._writer.add(checked)
             self._writer.raise_failure()
             if repair.done():
                 repair.result()
-                if not events:
+                if not came:
                     self._caught_up_to = int(time.time())
             if time.monotonic() - last_heard > _SILENCE_SECONDS:
                 await self._still_there(connection)
                 last_heard = time.monotonic()
 
+    async def _take(self, feed: LiveFeed, timeout: float) -> bool:
+        """Archive what has come; whether anything came within `timeout` seconds."""
+        events = await feed.take(timeout)
+        if events:
+            page = Page(PageEnd(EndKind.EOSE), events, feed.malformed, 0)
+            feed.malformed = 0
+            checked = await self._context.checker.check(page, self._context.flt)
+            self.events += len(checked.facts.events)
+            await self._writer.add(checked)
+        return bool(events)
+
+    async def _take_last(self, feed: LiveFeed) -> None:
+        """What waits when the following ends, for whatever reason: ephemeral events come once."""
+        with suppress(TimeoutError, DatabaseError):
+            async with asyncio.timeout(_LAST_EVENTS_SECONDS):
+                await self._take(feed, 0)
+
     async def _still_there(self, connection: RelayConnection) -> None:
+        flt = {**self._context.flt, "limit": 1}
         page = await connection.page(
-            {**self._context.flt, "limit": 1},
-            idle_timeout=self._context.settings.idle_timeout,
-            max_events=100,
+            flt, idle_timeout=self._context.settings.idle_timeout, max_events=100
         )
+        await self._writer.add(await self._context.checker.check(page, flt))
         if page.end.kind in {EndKind.TIMEOUT, EndKind.DISCONNECTED}:
             raise SyncAbandoned("timeout", "silent, and does not answer")
 

@@ -64,11 +64,14 @@ class PageChecker:
         if page.malformed:
             refused["malformed-frame"] = page.malformed
         claimed: dict[str, object] = {}
-        parsed, odd = _parse(page.events, refused, claimed)
+        parsed, odd, copies = _parse(page.events, refused, claimed)
         known = await self._known_ids(tuple(parsed)) if parsed else set()
         unknown = {id_: event for id_, event in parsed.items() if id_ not in known}
         for id_ in await self._with_wrong_signatures(tuple(unknown.values())):
             refused["wrong-signature"] += 1
+            if right := await self._right_copy(copies.get(id_, ())):
+                parsed[id_] = unknown[id_] = right
+                continue
             claimed[id_] = unknown.pop(id_).created_at
             del parsed[id_]
         matches = matcher(request)
@@ -99,6 +102,13 @@ class PageChecker:
             text_bytes=page.received_bytes,
         )
 
+    async def _right_copy(self, copies: Sequence[SignedEvent]) -> SignedEvent | None:
+        """The first with a right signature: an event's id says nothing of it."""
+        for copy in copies:
+            if not await self._with_wrong_signatures([copy]):
+                return copy
+        return None
+
     async def _with_wrong_signatures(self, events: Sequence[SignedEvent]) -> list[str]:
         """Their ids."""
         wrong: list[str] = []
@@ -113,14 +123,15 @@ class PageChecker:
 
 def _parse(
     objects: Sequence[object], refused: Counter[str], claimed: dict[str, object]
-) -> tuple[dict[str, SignedEvent], list[str]]:
-    """The events with a right id by id, in the order of arrival, each once; and the ids of those
-    that storage may have an obstacle for.
+) -> tuple[dict[str, SignedEvent], list[str], dict[str, list[SignedEvent]]]:
+    """The events with a right id by id, in the order of arrival, each once; the ids of those that
+    storage may have an obstacle for; and by id the copies with another signature.
 
     What is refused is counted by reason; `claimed` gets the ids it claims, and its created_at.
     """
     parsed: dict[str, SignedEvent] = {}
     odd: list[str] = []
+    copies: dict[str, list[SignedEvent]] = {}
     for obj in objects:
         try:
             event = obj if type(obj) is SignedEvent else parse_event(obj)
@@ -129,8 +140,11 @@ def _parse(
             if isinstance(obj, dict) and isinstance(obj.get("id"), str):
                 claimed[obj["id"].lower()] = obj.get("created_at")
             continue
-        if parsed.setdefault(event.id, event) is not event:
+        first = parsed.setdefault(event.id, event)
+        if first is not event:
             refused["repeated"] += 1
+            if first.sig != event.sig:
+                copies.setdefault(event.id, []).append(event)
         elif event is not obj:
             odd.append(event.id)
-    return parsed, odd
+    return parsed, odd, copies

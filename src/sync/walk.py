@@ -7,6 +7,8 @@ walked upward by the same code: time is mirrored, see `Axis`):
   was; m itself may have been cut, so the next request starts at m again.
 - A page that lies in one second shows no order. Until another page of the session has shown
   it, the relay is asked whether there is anything above that second.
+- A relay that sends the oldest first may have chosen the newest. Until a page of the session
+  went on where another one had ended, it is asked whether there is anything above its page.
 - A short page proves no more than a full one. The walk is over only when a request comes
   back empty, or with NIP-67's `finish`.
 - If asking from m again brings only second m, ask below m. Something there: the relay cut
@@ -69,7 +71,7 @@ class Walk:
         reach: how far beyond the claim's far end requests look (seconds); a refined walk
             looks far, so that order can prove its one second.
         expected: events already known to match, for a first page no larger than needed. If
-            there are some and the relay sends nothing, it does not understand the refinement.
+            there are some and the relay sends none, it does not understand the refinement.
         margin: seconds added at the near end; 0 only where this session has just seen how the
             relay treats that bound.
     """
@@ -93,7 +95,7 @@ class Walk:
     _limit: PageLimit = field(init=False)
     _shifted: bool = field(default=False, init=False)
     _size_matters: bool = field(default=False, init=False)
-    _walked: bool = field(default=False, init=False)
+    _came: bool = field(default=False, init=False)
     _walked_events: int = field(default=0, init=False)
     _walked_from: int | None = field(default=None, init=False)
 
@@ -210,22 +212,25 @@ class Walk:
                 return Step(Verdict.CONTRADICTION)
             self._phase = _Phase.RECHECK
             return Step(Verdict.CONTINUE)
-        if not inside and self.expected and not self._walked:
+        self._came = self._came or any(self.claim.holds(event.created_at) for event in inside)
+        passed = not inside or self._position(inside[-1]) < self._claim_far
+        if self.expected and passed and not self._came:
             return Step(Verdict.DONE)
-        self._walked = True
         learnt = None if self._shifted or not at_near else False
         if not inside or facts.end.hint == "finish":
             return Step(Verdict.DONE, self._prove(self._far, self._near), near_exclusive=learnt)
         reached = self._position(inside[-1])
-        if self._last_received and (reached < self._near or len(at_near) > len(self._anchors)):
-            self.seen.saw_cut(self._last_received)
+        if self._anchors and (reached < self._near or len(at_near) > len(self._anchors)):
+            self.seen.saw_go_on(self.order)
+            if self._last_received:
+                self.seen.saw_cut(self._last_received)
         if reached == self._near:
             return self._stuck(facts, at_near, learnt)
         if self._walked_from is None:
             self._walked_from = self._position(inside[0])
         self._walked_events += len(inside) - len(at_near)
         one_second = self._position(inside[0]) == reached
-        if one_second and not self._may_trust_order(facts):
+        if self._may_be_cut_above(facts) or (one_second and not self._may_trust_order(facts)):
             self._phase, self._held = _Phase.ABOVE, facts
             return Step(Verdict.CONTINUE, near_exclusive=learnt)
         return self._advance(reached, facts, inside, learnt)
@@ -235,12 +240,18 @@ class Walk:
         showed the order, or this one was surely sent whole."""
         return self.seen.order is self.order or self.seen.too_small_to_be_cut(facts.size)
 
+    def _may_be_cut_above(self, facts: PageFacts) -> bool:
+        """Whether the relay may have chosen the newest events, as NIP-01 has it, and sent the
+        oldest of them first. Not if an earlier page was seen to go on where it ended."""
+        upward = self.order is Order.OLDEST_FIRST and self.seen.went_on is not self.order
+        return upward and not self.seen.too_small_to_be_cut(facts.size)
+
     def _judge_above(self, inside: list[SignedEvent]) -> Step:
         held = self._take_held()
-        reached = self._position(held.events[-1])
-        if any(self._position(event) > reached for event in inside):
+        first, reached = (self._position(held.events[end]) for end in (0, -1))
+        if any(self._position(event) > first for event in inside):
             self._phase = _Phase.WALK
-            return Step(Verdict.TURN)
+            return Step(Verdict.TURN if first == reached else Verdict.UNORDERED)
         if self._phase is _Phase.ABOVE:
             self._phase, self._held = _Phase.ABOVE_AGAIN, held
             return Step(Verdict.CONTINUE)
@@ -331,8 +342,8 @@ class Walk:
     def _asked_far(self) -> int:
         if self._held is None or self._phase not in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
             return self._far
-        reached = self._position(self._held.events[-1])
-        return reached + 1 if self._phase is _Phase.ABOVE else reached
+        first = min(self._near, self._position(self._held.events[0]))
+        return first + 1 if self._phase is _Phase.ABOVE and first < self._near else first
 
     def _position(self, event: SignedEvent) -> int:
         return self._axis.position(event.created_at)

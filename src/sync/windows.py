@@ -31,6 +31,9 @@ class Window:
     def contains(self, other: "Window") -> bool:
         return self.since <= other.since and other.until <= self.until
 
+    def holds(self, second: int) -> bool:
+        return self.since <= second <= self.until
+
 
 def merge(windows: Iterable[Window]) -> list[Window]:
     """The same seconds in the fewest windows, oldest first."""

@@ -489,3 +489,46 @@ async def test_sudden_emptiness_is_not_believed(db: BigBrotr) -> None:
         report = await synchronize(db, relay.url.url, target)
         assert report.outcome == "complete"
         assert true_ids(relay.events) == await archived(db, relay.url.url)
+
+
+async def test_a_copy_with_a_wrong_signature_hides_no_event(db: BigBrotr) -> None:
+    events = make_events(30)
+    wrong = {**events[10], "sig": events[11]["sig"]}
+    async with ScriptedRelay([wrong, *events]) as relay:
+        target = Window(START - 10, START + 100)
+        report = await synchronize(db, relay.url.url, target)
+        assert await unproven(db, relay.url.url, target) == []
+        assert await archived(db, relay.url.url) == true_ids(events)
+    assert report.counts["refused"] > 0
+
+
+async def test_an_order_that_relies_on_what_was_chosen_is_not_believed(db: BigBrotr) -> None:
+    """The newest events, as NIP-01 has it, but the oldest of them first."""
+
+    class Ascending(ScriptedRelay):
+        def _choose(self, flt: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+            chosen, complete = super()._choose(flt)
+            return chosen[::-1], complete
+
+    async with Ascending(make_events(1_000), cap=50) as relay:
+        target = Window(START - 10, START + 2_000)
+        await synchronize(db, relay.url.url, target)
+        assert await unproven(db, relay.url.url, target) == []
+        assert await archived(db, relay.url.url) == true_ids(relay.events)
+
+
+async def test_what_was_learnt_of_a_bound_proves_nothing(db: BigBrotr) -> None:
+    """It took `until` as included, and does no more."""
+    crowded, big = START + 1_000, "x" * 1_100_000
+    old = [
+        make_event(created_at=START - 5_000 + n, kind=kind, content=f"old {n}")
+        for n in range(60)
+        for kind in range(1, 6)
+    ]
+    new = [make_event(created_at=crowded, kind=k, content=f"{big}{k}") for k in range(1, 6)]
+    async with ScriptedRelay([*old, *new], until_exclusive=True, deflate=False) as relay:
+        url, target = relay.url.url, Window(START, crowded)
+        await synchronize(db, url, target, model=RelayModel(until_exclusive=False))
+        left = await unproven(db, url, target)
+        complete = true_ids(new) <= await archived(db, url)
+    assert complete or any(window.holds(crowded) for window in left)

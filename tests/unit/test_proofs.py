@@ -17,7 +17,7 @@ from nostr.events import SignedEvent
 from sync.alone import Alone
 from sync.bisection import Bisection
 from sync.facts import Order, PageFacts, Request, Saturated, Verdict
-from sync.partition import LAST_KIND, partition, together
+from sync.partition import LAST_KIND, Part, partition, together
 from sync.relay_model import Observations, RelayModel, Sights
 from sync.walk import Walk
 from sync.windows import Window, merge, subtract
@@ -126,6 +126,7 @@ class Driver:
         self.seen = Sights(limit)
         self.widest: dict[frozenset[str], Mapping[str, object]] = {}
         self.turned = False
+        self.bounds_seen: set[Order] = set()
         self.outcome = Outcome(set(), [], [])
 
     def plan(self, window: Window, part: dict[str, object], expected: int = 0) -> Walk | Bisection:
@@ -135,7 +136,7 @@ class Driver:
             return Bisection(window, self.limit, seen, part, expected)
         if not part:
             return Walk(window, order, self.limit, seen)
-        margin = 0 if self.model.exclusive(order) is not None else 1
+        margin = 0 if order in self.bounds_seen else 1
         return Walk(window, order, self.limit, seen, part, 10**9, expected, margin)
 
     def drive(self, plan: Walk | Bisection | Alone, sink: list[Window]) -> None:
@@ -152,6 +153,7 @@ class Driver:
             step = plan.judge(facts)
             if step.near_exclusive is not None:
                 self.model = self.model.with_exclusive(plan.order, step.near_exclusive)
+                self.bounds_seen.add(plan.order)
             sink.extend(step.proven)
             if step.saturated is not None:
                 self.split(step.saturated, dict(plan.refinement), sink)
@@ -210,11 +212,24 @@ class Driver:
         for share in parts.parts if parts else ():
             windows: list[Window] = []
             self.drive(self.plan(second, dict(share.refinement), share.expected), windows)
-            proven = proven and any(window.contains(second) for window in windows)
+            believed = any(window.contains(second) for window in windows)
+            proven = proven and believed and self.takes_list(share, saturated.events)
         if proven:
             sink.append(second)
         elif not part:
             self.outcome.gaps.append(saturated.second)
+
+    def takes_list(self, share: Part, events: Sequence[SignedEvent]) -> bool:
+        kinds = share.refinement.get("kinds", ())
+        seen = self.seen.of(share.refinement)
+        if share.expected or not share.is_list or len(kinds) <= seen.longest_list:
+            return True
+        wide = {"kinds": [*kinds, events[0].kind if events else 1]}
+        page = self.relay.answer(Request(Window(0, 2 * START), 1, wide))
+        self.outcome.archived.update(event.id for event in page.events)
+        if page.is_answer and page.events:
+            seen.longest_list = len(kinds)
+        return len(kinds) <= seen.longest_list
 
     def was_sent_whole(self, saturated: Saturated, part: Mapping[str, object]) -> bool:
         seen = self.seen.of(part)
@@ -359,6 +374,50 @@ def test_frames_that_cannot_be_read_hide_nothing(seed: int) -> None:
     check_soundness(relay, outcome)
     unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
     assert unproven == []
+
+
+class NewestSentAscending(SimulatedRelay):
+    """Chooses the newest events, as NIP-01 has it, and sends the oldest of them first."""
+
+    def answer(self, request: Request) -> PageFacts:
+        page = super().answer(request)
+        return replace(page, events=page.events[::-1])
+
+
+@pytest.mark.parametrize("number", [30, 100, 400, 1_000])
+@pytest.mark.parametrize("hints", [False, True])
+def test_the_newest_sent_in_ascending_order_are_not_the_oldest(number: int, hints: bool) -> None:
+    relay = NewestSentAscending(
+        [make_event(START + n, n) for n in range(number)], random.Random(1), cap=50, hints=hints
+    )
+    outcome = synchronize(relay, Window(START - 10, START + 2_000))
+    check_soundness(relay, outcome)
+    assert outcome.proven == [Window(START - 10, START + 2_000)]
+
+
+def test_what_is_finished_without_the_second_asked_for_proves_nothing_of_it() -> None:
+    class Unshuffled(random.Random):
+        def shuffle(self, x: object) -> None:
+            pass
+
+    events = [make_event(START + 5, n) for n in range(61)]
+    relay = SimulatedRelay(events, Unshuffled(), cap=50, until_exclusive=True, hints=True, junk=60)
+    check_soundness(relay, synchronize(relay, Window(START, START + 10)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lists_that_a_relay_does_not_understand_prove_nothing(seed: int) -> None:
+    old = [make_event(START - 100 + n, 5_000 + n) for n in range(50)]
+    crowd = [make_event(START + 5, n) for n in range(3)] + [make_event(START + 5, 99, kind=7)]
+    relay = SimulatedRelay(
+        [*old, *crowd],
+        random.Random(seed),
+        cap=100,
+        longest_list=100,
+        room=100,
+        weights={crowd[3].id: 1_000},
+    )
+    check_soundness(relay, synchronize(relay, Window(START, START + 10)))
 
 
 def test_refused_events_of_the_neighbours_hide_no_second() -> None:
@@ -525,13 +584,15 @@ def test_lanes_get_shares_that_adjoin_and_leave_nothing_out(
     target = Window(START, START + 4_199)
     walk = Walk(target, order, 500, Observations())
     assert walk.split(3, 16) == []  # nothing is known of the density yet
-    step = walk.judge(relay.answer(walk.request(RelayModel(order=order))))
+    proven: list[Window] = []
+    while not proven:
+        proven += walk.judge(relay.answer(walk.request(RelayModel(order=order)))).proven
     given = walk.split(lanes, worth)
     assert len(given) == shares
     rest = walk.remaining()
     assert rest is not None
-    assert merge([*step.proven, rest, *(share.claim for share in given)]) == [target]
-    assert sum(w.seconds for w in (*step.proven, rest, *(s.claim for s in given))) == 4_200
+    assert merge([*proven, rest, *(share.claim for share in given)]) == [target]
+    assert sum(w.seconds for w in (*proven, rest, *(s.claim for s in given))) == 4_200
 
 
 def test_a_share_of_a_walk_that_was_split_before_ends_at_an_event_beyond_it() -> None:
