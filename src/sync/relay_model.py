@@ -116,7 +116,7 @@ class Observations:
         disordered: refined pages came in another order than plain ones: order proves nothing.
         smallest_cap: no page is cut to fewer events than this.
         longest_list: values of the longest list in a filter that was seen to choose something.
-        goes_on: the order of pages that were seen to go on where an earlier one had ended.
+        oldest_chosen: pages that come oldest first hold the oldest events of their window.
         plain: for a refined filter, what pages without the refinement show. A relay may cap
             refined pages lower, hardly higher: where plain ones were cut, refined ones may be.
     """
@@ -128,7 +128,7 @@ class Observations:
     disordered: bool = False
     smallest_cap: int = SMALLEST_PLAUSIBLE_CAP
     longest_list: int = 0
-    goes_on: Order | None = None
+    oldest_chosen: bool = False
     plain: "Observations | None" = None
 
     @property
@@ -156,12 +156,9 @@ class Observations:
         return own if self.plain is None else min(own, self.plain.may_be_cut_from)
 
     @property
-    def went_on(self) -> Order | None:
-        """The order in which pages go on, as this form of filter shows, or plain ones."""
-        return self.goes_on or (None if self.plain is None else self.plain.goes_on)
-
-    def saw_go_on(self, order: Order) -> None:
-        self.goes_on = order
+    def oldest_are_chosen(self) -> bool:
+        """As this form of filter shows, or plain ones."""
+        return self.oldest_chosen or (self.plain is not None and self.plain.oldest_chosen)
 
     def saw(self, received: int) -> None:
         self.largest = max(self.largest, received)

@@ -7,8 +7,8 @@ walked upward by the same code: time is mirrored, see `Axis`):
   was; m itself may have been cut, so the next request starts at m again.
 - A page that lies in one second shows no order. Until another page of the session has shown
   it, the relay is asked whether there is anything above that second.
-- A relay that sends the oldest first may have chosen the newest. Until a page of the session
-  went on where another one had ended, it is asked whether there is anything above its page.
+- A relay that sends the oldest first may have chosen the newest. Asked for a single event, it
+  tells which end of the window it chooses from.
 - A short page proves no more than a full one. The walk is over only when a request comes
   back empty, or with NIP-67's `finish`.
 - If asking from m again brings only second m, ask below m. Something there: the relay cut
@@ -56,6 +56,8 @@ class _Phase(Enum):
     """One second came and no order was shown yet: ask above it."""
     ABOVE_AGAIN = auto()
     """Nothing is above that second; ask with it, in case the far bound is exclusive."""
+    CHOICE = auto()
+    """The oldest came first: ask for a single event, which shows the end that is chosen from."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ class Walk:
         near = self._asked_near()
         self._shifted = model.exclusive(self.order) is True
         window = self._axis.window(self._asked_far(), near + 1 if self._shifted else near)
-        return Request(window, self._limit.asked, self.refinement)
+        limit = 1 if self._phase is _Phase.CHOICE else self._limit.asked
+        return Request(window, limit, self.refinement)
 
     def remaining(self) -> Window | None:
         """What is still to be proven of the claim."""
@@ -132,6 +135,8 @@ class Walk:
             return Step(Verdict.NARROW)
         if self._phase in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
             return self._judge_above(inside)
+        if self._phase is _Phase.CHOICE:
+            return self._judge_choice(inside)
         order = order_of(facts.events)
         if order is Order.NONE and not finished:
             return Step(Verdict.UNORDERED)
@@ -220,18 +225,20 @@ class Walk:
         if not inside or facts.end.hint == "finish":
             return Step(Verdict.DONE, self._prove(self._far, self._near), near_exclusive=learnt)
         reached = self._position(inside[-1])
-        if self._anchors and (reached < self._near or len(at_near) > len(self._anchors)):
-            self.seen.saw_go_on(self.order)
-            if self._last_received:
-                self.seen.saw_cut(self._last_received)
+        if self._last_received and (reached < self._near or len(at_near) > len(self._anchors)):
+            self.seen.saw_cut(self._last_received)
         if reached == self._near:
             return self._stuck(facts, at_near, learnt)
         if self._walked_from is None:
             self._walked_from = self._position(inside[0])
         self._walked_events += len(inside) - len(at_near)
         one_second = self._position(inside[0]) == reached
-        if self._may_be_cut_above(facts) or (one_second and not self._may_trust_order(facts)):
+        choice_known = self._knows_choice(facts)
+        if one_second and not (choice_known and self._may_trust_order(facts)):
             self._phase, self._held = _Phase.ABOVE, facts
+            return Step(Verdict.CONTINUE, near_exclusive=learnt)
+        if not choice_known:
+            self._phase, self._held = _Phase.CHOICE, facts
             return Step(Verdict.CONTINUE, near_exclusive=learnt)
         return self._advance(reached, facts, inside, learnt)
 
@@ -240,18 +247,27 @@ class Walk:
         showed the order, or this one was surely sent whole."""
         return self.seen.order is self.order or self.seen.too_small_to_be_cut(facts.size)
 
-    def _may_be_cut_above(self, facts: PageFacts) -> bool:
-        """Whether the relay may have chosen the newest events, as NIP-01 has it, and sent the
-        oldest of them first. Not if an earlier page was seen to go on where it ended."""
-        upward = self.order is Order.OLDEST_FIRST and self.seen.went_on is not self.order
-        return upward and not self.seen.too_small_to_be_cut(facts.size)
+    def _knows_choice(self, facts: PageFacts) -> bool:
+        """Whether a page that was cut holds the events of its window's near end. One that came
+        oldest first may hold the newest: those are to be chosen (NIP-01)."""
+        sure = self.order is Order.NEWEST_FIRST or self.seen.oldest_are_chosen
+        return sure or self.seen.too_small_to_be_cut(facts.size)
+
+    def _judge_choice(self, inside: list[SignedEvent]) -> Step:
+        held = self._take_held()
+        self._phase = _Phase.WALK
+        first = held.events[0].created_at
+        if not inside or any(event.created_at != first for event in inside):
+            return Step(Verdict.UNORDERED)
+        self.seen.oldest_chosen = True
+        return self._advance(self._position(held.events[-1]), held, list(held.events), None)
 
     def _judge_above(self, inside: list[SignedEvent]) -> Step:
         held = self._take_held()
-        first, reached = (self._position(held.events[end]) for end in (0, -1))
-        if any(self._position(event) > first for event in inside):
+        reached = self._position(held.events[-1])
+        if any(self._position(event) > reached for event in inside):
             self._phase = _Phase.WALK
-            return Step(Verdict.TURN if first == reached else Verdict.UNORDERED)
+            return Step(Verdict.TURN)
         if self._phase is _Phase.ABOVE:
             self._phase, self._held = _Phase.ABOVE_AGAIN, held
             return Step(Verdict.CONTINUE)
@@ -342,8 +358,8 @@ class Walk:
     def _asked_far(self) -> int:
         if self._held is None or self._phase not in {_Phase.ABOVE, _Phase.ABOVE_AGAIN}:
             return self._far
-        first = min(self._near, self._position(self._held.events[0]))
-        return first + 1 if self._phase is _Phase.ABOVE and first < self._near else first
+        reached = self._position(self._held.events[-1])
+        return reached + 1 if self._phase is _Phase.ABOVE else reached
 
     def _position(self, event: SignedEvent) -> int:
         return self._axis.position(event.created_at)

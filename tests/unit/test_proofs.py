@@ -395,6 +395,25 @@ def test_the_newest_sent_in_ascending_order_are_not_the_oldest(number: int, hint
     assert outcome.proven == [Window(START - 10, START + 2_000)]
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_whatever_is_chosen_and_in_whichever_order_it_is_sent(seed: int) -> None:
+    rng = random.Random(7_000 + seed)
+    target = Window(START, START + rng.choice([0, 1, 30, 5_000]))
+    cap = rng.choice([20, 33, 100])
+    relay = NewestSentAscending(
+        draw_events(rng, target, burst=rng.choice([0, 0, cap - 1, cap + 1, 3 * cap])),
+        rng,
+        cap=cap,
+        until_exclusive=rng.random() < 0.3,
+        since_exclusive=rng.random() < 0.3,
+        hints=rng.random() < 0.3,
+    )
+    outcome = synchronize(relay, target)
+    check_soundness(relay, outcome)
+    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
+    assert unproven == []
+
+
 def test_what_is_finished_without_the_second_asked_for_proves_nothing_of_it() -> None:
     class Unshuffled(random.Random):
         def shuffle(self, x: object) -> None:
