@@ -15,9 +15,9 @@ from bigbrotr import BigBrotr
 
 SYNC = "sync"
 MONITOR = "monitor"
+LIVE = "live"
 # No lease and no pause is as long: where one is, the clock was ahead when it was written.
 FARTHEST_SECONDS = 31 * 86_400
-LIVE = "live"
 
 _NOW = "SELECT floor(extract(epoch FROM now()))::bigint"
 _ADD_MISSING = """
