@@ -23,8 +23,6 @@ _REFUSALS_OF_A_FORM = frozenset(
     {"invalid", "unsupported", "error", "closed", "timeout", "disconnected"}
 )
 
-_A_COMMON_KIND = 1
-
 
 class CrowdedSeconds:
     """Proves a second part by part, then by NIP-77, or records it as a gap.
@@ -104,17 +102,14 @@ class CrowdedSeconds:
     async def _takes_list(self, share: Part, events: Sequence[SignedEvent]) -> bool:
         """Whether a list from which nothing is expected may be believed when it brings nothing:
         some relays do not understand long ones. One is asked for, of all time, with a kind that the
-        relay is known to have, or that most have."""
+        relay is known to have, if there is one."""
         kinds = share.refinement.get("kinds", ())
         seen = self._seen.of(share.refinement)
         if share.expected or not share.is_list or len(kinds) <= seen.longest_list:
             return True
-        flt = {"kinds": [*kinds, events[0].kind if events else _A_COMMON_KIND]}
-        request = Request(Window(0, int(time.time())), 1, flt)
-        page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
-        if page.facts.is_answer and page.facts.events:
+        page = await self._ask_of_all_time({"kinds": [*kinds, *(e.kind for e in events[:1])]}, 1)
+        if page.is_answer and page.events:
             seen.longest_list = len(kinds)
-        await self._writer.add(page)
         return len(kinds) <= seen.longest_list
 
     async def _without_neighbours(self, second: Window, saturated: Saturated) -> Saturated | None:
@@ -144,13 +139,17 @@ class CrowdedSeconds:
             return False
         if wide := self._widest.get(frozenset(part)):
             self._widest[frozenset(part)] = {}
-            request = Request(Window(0, int(time.time())), self._page_limit, wide)
             with self._refusing_a_form():
-                page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
-                if page.facts.is_answer:
-                    seen.saw(page.facts.received)
-                await self._writer.add(page)
+                page = await self._ask_of_all_time(wide, self._page_limit)
+                if page.is_answer:
+                    seen.saw(page.received)
         return seen.too_small_to_be_cut(saturated.page.size)
+
+    async def _ask_of_all_time(self, refinement: Mapping[str, Any], limit: int) -> PageFacts:
+        request = Request(Window(0, int(time.time())), limit, refinement)
+        page = await self._asker.ask(request.to_filter(self._flt), self._writer.add)
+        await self._writer.add(page)
+        return page.facts
 
     async def _by_set(self, second: Window, saturated: Saturated) -> bool:
         """Whether NIP-77 shows and gets all of a second that one page cannot hold."""

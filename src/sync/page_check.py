@@ -71,6 +71,7 @@ class PageChecker:
             refused["wrong-signature"] += 1
             if right := await self._right_copy(copies.get(id_, ())):
                 parsed[id_] = unknown[id_] = right
+                refused["repeated"] -= 1
                 continue
             claimed[id_] = unknown.pop(id_).created_at
             del parsed[id_]

@@ -224,7 +224,7 @@ class Driver:
         seen = self.seen.of(share.refinement)
         if share.expected or not share.is_list or len(kinds) <= seen.longest_list:
             return True
-        wide = {"kinds": [*kinds, events[0].kind if events else 1]}
+        wide = {"kinds": [*kinds, *(event.kind for event in events[:1])]}
         page = self.relay.answer(Request(Window(0, 2 * START), 1, wide))
         self.outcome.archived.update(event.id for event in page.events)
         if page.is_answer and page.events:
@@ -251,6 +251,18 @@ def check_soundness(relay: SimulatedRelay, outcome: Outcome) -> None:
     for event in relay.events[relay.junk :]:
         if any(w.since <= event.created_at <= w.until for w in outcome.proven):
             assert event.id in outcome.archived, f"{event.created_at} is claimed but not archived"
+
+
+def check_nothing_is_left(outcome: Outcome, target: Window) -> None:
+    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
+    assert unproven == [], "seconds are neither proven nor recorded as a gap"
+
+
+def draw_refused(rng: random.Random) -> list[SignedEvent]:
+    return [
+        make_event(rng.randint(START, START + 20), 5 * 10**6 + n)
+        for n in range(rng.choice([30, 90]))
+    ]
 
 
 def draw_events(rng: random.Random, target: Window, *, burst: int = 0) -> list[SignedEvent]:
@@ -283,8 +295,7 @@ def test_a_relay_in_order_is_proven_completely(seed: int) -> None:
     )
     outcome = synchronize(relay, target)
     check_soundness(relay, outcome)
-    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
-    assert unproven == [], "seconds are neither proven nor recorded as a gap"
+    check_nothing_is_left(outcome, target)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -318,8 +329,7 @@ def test_pages_that_take_too_much_room_hide_nothing(seed: int) -> None:
     )
     outcome = synchronize(relay, target)
     check_soundness(relay, outcome)
-    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
-    assert unproven == []
+    check_nothing_is_left(outcome, target)
 
 
 def test_pages_that_take_too_much_room_are_fetched_with_a_lower_limit() -> None:
@@ -335,10 +345,7 @@ def test_refused_events_hide_nothing(seed: int) -> None:
     """A page full of broken events is not an empty page."""
     rng = random.Random(2_000 + seed)
     target = Window(START, START + rng.choice([30, 5_000]))
-    events = [
-        make_event(rng.randint(START, START + 20), 5 * 10**6 + n)
-        for n in range(rng.choice([30, 90]))
-    ]
+    events = draw_refused(rng)
     relay = SimulatedRelay(
         [*events, *draw_events(rng, target)],
         rng,
@@ -348,8 +355,7 @@ def test_refused_events_hide_nothing(seed: int) -> None:
     )
     outcome = synchronize(relay, target)
     check_soundness(relay, outcome)
-    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
-    assert unproven == []
+    check_nothing_is_left(outcome, target)
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -357,10 +363,7 @@ def test_frames_that_cannot_be_read_hide_nothing(seed: int) -> None:
     """They make a page neither larger, as others might be cut at, nor small enough to be whole."""
     rng = random.Random(6_000 + seed)
     target = Window(START, START + rng.choice([30, 5_000]))
-    events = [
-        make_event(rng.randint(START, START + 20), 5 * 10**6 + n)
-        for n in range(rng.choice([30, 90]))
-    ]
+    events = draw_refused(rng)
     relay = SimulatedRelay(
         [*events, *draw_events(rng, target)],
         rng,
@@ -372,8 +375,7 @@ def test_frames_that_cannot_be_read_hide_nothing(seed: int) -> None:
     )
     outcome = synchronize(relay, target)
     check_soundness(relay, outcome)
-    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
-    assert unproven == []
+    check_nothing_is_left(outcome, target)
 
 
 class NewestSentAscending(SimulatedRelay):
@@ -410,8 +412,7 @@ def test_whatever_is_chosen_and_in_whichever_order_it_is_sent(seed: int) -> None
     )
     outcome = synchronize(relay, target)
     check_soundness(relay, outcome)
-    unproven = subtract(target, [*outcome.proven, *(Window(s, s) for s in outcome.gaps)])
-    assert unproven == []
+    check_nothing_is_left(outcome, target)
 
 
 def test_what_is_finished_without_the_second_asked_for_proves_nothing_of_it() -> None:
